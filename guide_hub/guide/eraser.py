@@ -1,0 +1,210 @@
+"""One identity out of the generator: `L = L_local + l_adj L_adj + l_global L_global` (GUIDE, section 3.3)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guide_hub.eg3d import EG3D
+from guide_hub.eg3d.camera import camera_label
+from guide_hub.faces.identity import IdentityEncoder
+from guide_hub.faces.perceptual import PerceptualDistance
+from guide_hub.guide.latents import LatentSpace, bystanders, neighbour_offset
+from guide_hub.guide.losses import PairLoss, Rendering, Weights, view, weighted
+from guide_hub.guide.target import average_target, norm_of, ufo_target
+from guide_hub.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One identity to take out: `w_u` and the `w_t` it is redirected to, [1, num_ws, w_dim] each."""
+
+    w_u: Tensor
+    w_t: Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Everything random in one step. One camera is shared by all terms."""
+
+    c: Tensor  # [1, 25]
+    z_adjacent: Tensor  # [N_a, z_dim]
+    alpha: Tensor  # [N_a]
+    w_global: Tensor  # [N_g, num_ws, w_dim]
+    replayed: tuple[int, ...] = ()  # which earlier identities are rehearsed
+    seed: int = 0  # noise and ray jitter
+
+
+@dataclass
+class StepLosses:
+    """The step's figures: L_local, L_adj, L_global, the replayed part, their weighted total, and every raw term."""
+
+    local: float = 0.0
+    adjacency: float = 0.0
+    bystanders: float = 0.0
+    replay: float = 0.0
+    terms: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        return self.local + self.adjacency + self.bystanders + self.replay
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Latents of the student beside those of the teacher, with the weights that their losses carry."""
+
+    name: str
+    w_student: Tensor
+    w_teacher: Tensor
+    weights: Weights
+
+
+def step_seed(*parts: int) -> int:
+    """A seed for one step from the run's seed and the step's place, so that resuming needs no generator state."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
+
+
+class Eraser:
+    """Fine-tunes `student.backbone.synthesis` against the frozen `teacher`, the model as it was pulled.
+
+    `earlier` are the identities already folded into the student. The teacher still knows them, so their local terms
+    are replayed and their neighbourhoods leave the global samples.
+    """
+
+    def __init__(
+        self,
+        student: EG3D,
+        teacher: EG3D,
+        recipe: Recipe,
+        perceptual: PerceptualDistance,
+        identity: IdentityEncoder,
+        earlier: list[Erasure] | None = None,
+    ):
+        self.student = student
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.recipe = recipe
+        self.earlier = earlier or []
+        self.loss = PairLoss(perceptual, identity)
+        self.space = LatentSpace(teacher)
+        student.eval().requires_grad_(False)
+        self.parameters = list(student.backbone.synthesis.requires_grad_(True).parameters())
+        optim = recipe.optim
+        self.optimizer = torch.optim.Adam(self.parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps)
+        median = recipe.target.unit == "median_offset"
+        self.unit = self.space.median_offset(norm=recipe.target.norm) if median else 1.0
+        self.alpha_max = recipe.adjacency.alpha_max * self.unit
+
+    def target(self, w_u: Tensor, seed: int = 0) -> Erasure:
+        """The erasure of `w_u` [1, num_ws, w_dim] by the recipe's kind of target."""
+        target, w_avg = self.recipe.target, self.space.w_avg
+        if target.kind == "average":
+            w_t = average_target(w_u, w_avg)
+        elif target.kind == "random":
+            w_t = self.space.random(1, torch.Generator().manual_seed(step_seed(seed, -1)))
+        else:
+            w_t = ufo_target(w_u, w_avg, target.d * self.unit, target.norm)
+        return Erasure(w_u, w_t)
+
+    def draw(self, erasure: Erasure, seed: int) -> Draws:
+        """The step's camera, neighbours, bystanders and rehearsals, all from `seed`."""
+        recipe, rng = self.recipe, torch.Generator().manual_seed(seed)
+        adjacency, wide = recipe.adjacency, recipe.bystanders
+        yaw = (2 * float(torch.rand((), generator=rng)) - 1) * recipe.camera.yaw_range
+        centres = [e.w_u for e in self.earlier] + ([erasure.w_u] if wide.exclude_adjacency_ball else [])
+        known = min(recipe.replay.per_step, len(self.earlier)) if recipe.replay.weight else 0
+        return Draws(
+            c=self.camera(yaw),
+            z_adjacent=torch.randn(adjacency.samples, self.teacher.config.z_dim, generator=rng),
+            alpha=torch.rand(adjacency.samples, generator=rng) * self.alpha_max,
+            w_global=bystanders(self.space, wide.samples, centres, self.alpha_max, rng),
+            replayed=tuple(torch.randperm(len(self.earlier), generator=rng)[:known].tolist()),
+            seed=step_seed(seed, 1),
+        )
+
+    def camera(self, yaw: float) -> Tensor:
+        """The orbit that the recipe names, at `yaw` radians: c [1, 25]."""
+        camera, rendering = self.recipe.camera, self.teacher.config.rendering
+        pivot = (0.0, 0.0, 0.0) if camera.pivot == "origin" else tuple(rendering.avg_camera_pivot)
+        radius = camera.radius or rendering.avg_camera_radius
+        label = camera_label(yaw, camera.pitch, radius=radius, pivot=pivot, fov=camera.fov)
+        return label.to(self.space.device)
+
+    def pairs(self, erasure: Erasure, draws: Draws) -> list[_Pairs]:
+        """The student's and the teacher's latents of every term of the step."""
+        recipe = self.recipe
+        local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
+        pairs = [_Pairs("local", erasure.w_u, erasure.w_t, local)]
+        if recipe.adjacency.weight and len(draws.alpha):
+            share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
+            weights = local.times(recipe.adjacency.weight * share)
+            w_r = self.space.map(draws.z_adjacent)
+            offset = neighbour_offset(erasure.w_u, w_r, draws.alpha, recipe.target.norm)
+            pairs.append(_Pairs("adjacency", erasure.w_u + offset, erasure.w_t + offset, weights))
+        if recipe.bystanders.weight and len(draws.w_global):
+            share = 1.0 if recipe.bystanders.reduce == "sum" else 1.0 / len(draws.w_global)
+            weights = Weights(0.0, recipe.bystanders.weight * share, 0.0)
+            pairs.append(_Pairs("bystanders", draws.w_global, draws.w_global, weights))
+        if draws.replayed:
+            known = [self.earlier[i] for i in draws.replayed]
+            w_u, w_t = torch.cat([e.w_u for e in known]), torch.cat([e.w_t for e in known])
+            pairs.append(_Pairs("replay", w_u, w_t, local.times(recipe.replay.weight / len(known))))
+        return pairs
+
+    def step(self, erasure: Erasure, draws: Draws) -> StepLosses:
+        """One Adam step. Backward runs every `micro_batch` latents: same gradient, less memory."""
+        how = Rendering(
+            self.recipe.noise, self.recipe.deterministic_rays, self.recipe.shared_noise, draws.seed
+        )
+        losses = StepLosses()
+        self.optimizer.zero_grad(set_to_none=True)
+        for pairs in self.pairs(erasure, draws):
+            size = self.recipe.optim.micro_batch or len(pairs.w_student)
+            chunks = zip(pairs.w_student.split(size), pairs.w_teacher.split(size), strict=True)
+            for w_student, w_teacher in chunks:
+                with torch.no_grad():
+                    teacher = view(self.teacher, w_teacher, draws.c, how, side=1)
+                terms = self.loss(view(self.student, w_student, draws.c, how, side=0), teacher, pairs.weights)
+                total = weighted(terms, pairs.weights).sum()
+                total.backward()
+                setattr(losses, pairs.name, getattr(losses, pairs.name) + float(total))
+                for name, value in terms.items():
+                    losses.terms.setdefault(f"{pairs.name}.{name}", []).extend(value.tolist())
+        if not math.isfinite(losses.total):
+            raise FloatingPointError("the loss is no longer finite; lower optim.lr")
+        self.optimizer.step()
+        return losses
+
+    def run(
+        self,
+        erasure: Erasure,
+        seed: int,
+        start: int = 0,
+        on_step: Callable[[int, StepLosses], None] = lambda step, losses: None,
+    ) -> None:
+        """Steps `start` to the recipe's `iterations`; `on_step(step, losses)` after each, step counting from 1."""
+        for step in range(start, self.recipe.optim.iterations):
+            losses = self.step(erasure, self.draw(erasure, step_seed(seed, step)))
+            on_step(step + 1, losses)
+
+    def state(self) -> dict[str, Any]:
+        """What resuming needs, beside the number of steps done: the trained weights and Adam's moments."""
+        return {
+            "synthesis": self.student.backbone.synthesis.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.student.backbone.synthesis.load_state_dict(state["synthesis"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def offset_norm(erasure: Erasure, space: LatentSpace) -> float:
+    """`||w_u - w_avg||`, whole-tensor norm."""
+    return float(norm_of(erasure.w_u - space.w_avg, "whole"))

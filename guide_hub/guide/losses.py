@@ -1,0 +1,79 @@
+"""GUIDE's losses between a student and a frozen teacher (section 3.3): tri-plane L2, perceptual, identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guide_hub.eg3d import EG3D
+from guide_hub.faces.identity import IdentityEncoder
+from guide_hub.faces.perceptual import PerceptualDistance
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Factors of the three terms of L_local (released code: 1e-2, 1, 0.1)."""
+
+    l2: float
+    perceptual: float
+    identity: float
+
+    def times(self, factor: float) -> Weights:
+        return Weights(self.l2 * factor, self.perceptual * factor, self.identity * factor)
+
+
+@dataclass(frozen=True)
+class View:
+    """What one side of a pair shows: raw tri-planes [N, 3, C, P, P] and the picture [N, 3, H, W] in [-1, 1]."""
+
+    planes: Tensor
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How both sides are rendered. `seed` drives noise and ray jitter where those are random."""
+
+    noise_mode: str = "const"
+    deterministic: bool = True
+    paired: bool = True
+    seed: int = 0
+
+
+def view(model: EG3D, ws: Tensor, c: Tensor, how: Rendering, side: int) -> View:
+    """Planes once per latent, then the picture from them. `side` separates the draws of unpaired noise."""
+    generator = torch.Generator().manual_seed(how.seed if how.paired else how.seed + 1 + side)
+    planes = model.planes(ws, noise_mode=how.noise_mode, generator=generator)
+    out = model.render(planes, ws, c.expand(len(ws), -1), deterministic=how.deterministic, generator=generator)
+    return View(planes, out["image"])
+
+
+class PairLoss:
+    """The three distances of L_local, one figure a pair: each call returns {"l2", "perceptual", "identity"} [N].
+
+    L2 is the mean squared error over the raw planes (released code; the paper writes a squared norm). Identity is
+    `1 - cos`. The teacher's side carries no graph. Identity is left out where no pair has a weight on it.
+    """
+
+    def __init__(self, perceptual: PerceptualDistance, identity: IdentityEncoder):
+        self.perceptual = perceptual
+        self.identity = identity
+
+    def __call__(self, student: View, teacher: View, weights: Weights) -> dict[str, Tensor]:
+        terms = {}
+        if weights.l2:
+            terms["l2"] = (student.planes - teacher.planes).square().flatten(1).mean(1)
+        if weights.perceptual:
+            terms["perceptual"] = self.perceptual(student.image, teacher.image)
+        if weights.identity:
+            with torch.no_grad():
+                target = self.identity(teacher.image)
+            terms["identity"] = 1 - (self.identity(student.image) * target).sum(1)
+        return terms
+
+
+def weighted(terms: dict[str, Tensor], weights: Weights) -> Tensor:
+    """`l_L2 * L_2 + l_per * L_per + l_id * L_id` for each pair: [N]."""
+    return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum(0)

@@ -1,0 +1,37 @@
+"""Where an erased latent is sent: UFO (GUIDE, section 3.2) and the two targets it is compared with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Norm = Literal["whole", "per_layer"]
+
+
+def norm_of(offset: Tensor, norm: Norm) -> Tensor:
+    """L2 norm of an offset [N, num_ws, w_dim], kept broadcastable.
+
+    `whole` takes the whole tensor of a sample ([N, 1, 1]; what the released code does), `per_layer` each row
+    ([N, num_ws, 1]).
+    """
+    dims = (1, 2) if norm == "whole" else (2,)
+    return offset.square().sum(dims, keepdim=True).sqrt()
+
+
+def ufo_target(w_u: Tensor, w_avg: Tensor, d: float | Tensor, norm: Norm = "whole") -> Tensor:
+    """Un-identifying face on latent space: `w_t = w_avg - d * w_id / ||w_id||`, `w_id = w_u - w_avg`.
+
+    `w_u` [N, num_ws, w_dim]; `w_avg` broadcastable to it; `d` in the units of W. Raises ValueError where `w_u` is
+    `w_avg` itself, which has no direction.
+    """
+    w_id = w_u - w_avg
+    length = norm_of(w_id, norm)
+    if not bool((length > 0).all()):
+        raise ValueError("w_u equals w_avg: there is no identity direction to move along")
+    return w_avg - d * w_id / length
+
+
+def average_target(w_u: Tensor, w_avg: Tensor) -> Tensor:
+    """The mean face, the paper's baseline target: `w_avg` [N, num_ws, w_dim]."""
+    return w_avg.expand_as(w_u).clone()

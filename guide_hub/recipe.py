@@ -1,0 +1,281 @@
+"""A recipe (guide-hub/recipe/v1): GUIDE's options. Defaults are what the released code of GUIDE does.
+
+Each section of the file is a dataclass here; `_read` checks a file against the dataclasses' types and bounds, so
+an option exists in one place. GUIDE: arXiv 2405.09879.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from guide_hub import _yaml
+from guide_hub.errors import InputError, Problem
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+T = TypeVar("T")
+
+
+def _option(default: Any, key: str | None = None, **bounds: float) -> Any:
+    """A field with the bounds of `_yaml.Node.number`; `key` is its name in the file where that differs."""
+    return field(default=default, metadata={"key": key, "bounds": bounds})
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where w_u is sent: `ufo` w_avg - d w_id/||w_id||, `average` w_avg, `random` a sampled latent.
+
+    `unit` of d and alpha_max: W itself, or the model's median ||w - w_avg||. `norm`: over the whole
+    [num_ws, w_dim] tensor (released code) or each row.
+    """
+
+    kind: Literal["ufo", "average", "random"] = "ufo"
+    d: float = _option(30.0, low=0)
+    norm: Literal["whole", "per_layer"] = "whole"
+    unit: Literal["absolute", "median_offset"] = "absolute"
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Adam over `backbone.synthesis`. `micro_batch` latents go through at a time, 0 = all of a term."""
+
+    lr: float = _option(1e-4, above=0, high=1)
+    betas: tuple[float, float] = _option((0.9, 0.999), low=0, below=1)
+    eps: float = _option(1e-8, above=0)
+    iterations: int = _option(1000, low=1, high=1_000_000)
+    micro_batch: int = _option(1, low=0)
+
+
+@dataclass(frozen=True)
+class Local:
+    """Weights of L_local: tri-plane MSE, LPIPS, 1 - cos. L_adj and the replay use the same three."""
+
+    l2: float = _option(1e-2, low=0)
+    perceptual: float = _option(1.0, low=0)
+    identity: float = _option(0.1, low=0)
+
+
+@dataclass(frozen=True)
+class Adjacency:
+    """L_adj: `samples` neighbours at alpha ~ U(0, alpha_max) towards random latents."""
+
+    weight: float = _option(1.0, low=0)
+    samples: int = _option(2, low=0, high=1024)
+    alpha_max: float = _option(15.0, low=0)
+    reduce: Literal["sum", "mean"] = "sum"
+
+
+@dataclass(frozen=True)
+class Global:
+    """L_global: LPIPS on `samples` random latents; with the flag, only those outside the adjacency ball."""
+
+    weight: float = _option(1.0, low=0)
+    samples: int = _option(2, low=0, high=1024)
+    reduce: Literal["sum", "mean"] = "sum"
+    exclude_adjacency_ball: bool = False
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera a step: yaw ~ U(-yaw_range, yaw_range), fixed pitch, radians off the front; fov in degrees.
+
+    `radius` null is the model's own. `pivot`: the origin (released code) or the model's avg_camera_pivot.
+    """
+
+    yaw_range: float = _option(math.pi / 12, low=0, high=math.pi)
+    pitch: float = _option(-0.2, above=-math.pi / 2, below=math.pi / 2)
+    radius: float | None = _option(None, above=0)
+    pivot: Literal["origin", "checkpoint"] = "origin"
+    fov: float = _option(18.837, above=0, below=180)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """L_local of `per_step` earlier identities of the sequence in every step. Ours, not GUIDE's."""
+
+    weight: float = _option(1.0, low=0)
+    per_step: int = _option(1, low=0, high=1024)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Early stop: judge every `check_every` steps (0: never), stop after `checks` passes by `margin` in a row."""
+
+    check_every: int = _option(0, low=0)
+    margin: float = _option(0.0, low=0, high=2)
+    checks: int = _option(2, low=1, high=1000)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Names of the networks that the losses and the judge use; null = those the model's config.json names."""
+
+    identity_loss: str | None = None
+    identity_judge: str | None = None
+    perceptual: str | None = None
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Photo to latent. `lr` is of the optimising backend, which takes `steps` Adam steps."""
+
+    backend: Literal["auto", "encoder", "optimize", "latent"] = "auto"
+    steps: int = _option(400, low=1, high=100_000)
+    lr: float = _option(1e-2, above=0, high=10)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What an erasure must reach before it is pushed.
+
+    Thresholds are calibrated at the false accept rate `far`. Of the person's own `views`, and of those of
+    held-out photos, at most these shares may still be verified; of `retained_people`, at least `retained_min`.
+    """
+
+    far: float = _option(1e-3, above=0, below=1)
+    erased_views_max: float = _option(0.0, low=0, high=1)
+    held_out_views_max: float = _option(0.10, low=0, high=1)
+    retained_min: float = _option(0.95, low=0, high=1)
+    retained_people: int = _option(100, low=1, high=100_000)
+    views: int = _option(11, low=1, high=1000)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All options of a run. `noise` is the backbone's noise mode; `shared_noise` pairs teacher's and student's."""
+
+    schema: Literal["guide-hub/recipe/v1"] = "guide-hub/recipe/v1"
+    name: str = "custom"
+    target: Target = Target()
+    optim: Optim = Optim()
+    local: Local = Local()
+    adjacency: Adjacency = Adjacency()
+    bystanders: Global = _option(Global(), key="global")  # `global` is a Python keyword
+    camera: Camera = Camera()
+    noise: Literal["random", "const"] = "random"
+    deterministic_rays: bool = False
+    shared_noise: bool = False
+    replay: Replay = Replay()
+    stop: Stop = Stop()
+    networks: Networks = Networks()
+    inversion: Inversion = Inversion()
+    gate: Gate = Gate()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every option under its name in the file."""
+        return _plain(self)
+
+    def to_yaml(self) -> str:
+        """The whole recipe as a file that `load_recipe` reads back unchanged."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
+
+    def digest(self) -> str:
+        """SHA-256 of the options as canonical JSON: name, comments, order, spelled-out defaults don't change it."""
+        options = {k: v for k, v in self.to_dict().items() if k != "name"}
+        text = json.dumps(options, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key(option: dataclasses.Field[Any]) -> str:
+    return option.metadata.get("key") or option.name
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for option in dataclasses.fields(section):
+        value = getattr(section, option.name)
+        if dataclasses.is_dataclass(value):
+            value = _plain(value)
+        plain[_key(option)] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def _value(node: _yaml.Node, wanted: Any, bounds: dict[str, float]) -> Any:
+    """The node's value as type `wanted`; None where it is null or no such thing (which is noted at the node)."""
+    origin = typing.get_origin(wanted)
+    if origin in (typing.Union, types.UnionType):
+        (inner,) = [a for a in typing.get_args(wanted) if a is not type(None)]
+        return None if node.is_null else _value(node, inner, bounds)
+    if origin is Literal:
+        return node.choice(typing.get_args(wanted))
+    if origin is tuple:
+        kinds = typing.get_args(wanted)
+        items = node.items()
+        if len(items) != len(kinds):
+            if items:
+                node.note(f"must be a list of {len(kinds)} numbers")
+            return None
+        return tuple(_value(item, kind, bounds) for item, kind in zip(items, kinds, strict=True))
+    if wanted is bool:
+        return node.boolean()
+    if wanted is str:
+        return node.text(NAME, "a name of letters, digits, dots, hyphens and underscores")
+    return node.number(**bounds, integer=wanted is int)
+
+
+def _read(node: _yaml.Node, cls: type[T]) -> T:
+    """An instance of the dataclass `cls`; options that are absent keep their defaults, but for `schema`."""
+    hints = typing.get_type_hints(cls)
+    options = {_key(o): o for o in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {}
+    for key, value in node.mapping(options, required=options.keys() & {"schema"}).items():
+        option, wanted = options[key], hints[options[key].name]
+        if dataclasses.is_dataclass(wanted):
+            found[option.name] = _read(value, typing.cast(type, wanted))
+        else:
+            found[option.name] = _value(value, wanted, option.metadata.get("bounds", {}))
+    return cls(**found)
+
+
+def _parse(root: _yaml.Node) -> Recipe:
+    recipe = _read(root, Recipe)
+    root.document.close()
+    return recipe
+
+
+def _folder() -> Path:
+    """The packaged recipes: inside an installed package, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "recipes" if (here / "recipes").is_dir() else here.parent / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with guide-hub."""
+    return sorted(p.stem for p in _folder().glob("*.yaml"))
+
+
+def _packaged(name: str) -> Path:
+    if name in list_recipes():
+        return _folder() / f"{name}.yaml"
+    close = difflib.get_close_matches(name, list_recipes(), n=1)
+    remedy = (
+        f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(list_recipes())}; or give a file"
+    )
+    raise InputError(Problem(f"no recipe is called '{name}'", remedy))
+
+
+def recipe_text(name: str) -> str:
+    """The file of a packaged recipe, comments included. InputError for an unknown name."""
+    return _packaged(name).read_text(encoding="utf-8")
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A packaged recipe by name, or one from a file (anything with a suffix .yaml/.yml or a folder in it).
+
+    Raises one InputError with every problem at its line and column.
+    """
+    path = Path(name_or_path)
+    if isinstance(name_or_path, str) and path.suffix not in (".yaml", ".yml") and path.name == name_or_path:
+        path = _packaged(name_or_path)
+    return _parse(_yaml.read(path))

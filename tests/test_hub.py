@@ -1,0 +1,487 @@
+"""The Hub: the real client against a Hub on 127.0.0.1 (tests/loopback_hub.py)."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from loopback_hub import (
+    READ_TOKEN,
+    SCOPED_READ_TOKEN,
+    SCOPED_TOKEN,
+    STRANGER_TOKEN,
+    WRITE_TOKEN,
+    LoopbackHub,
+)
+
+from guide_hub import hub as guide_hub_hub
+from guide_hub.errors import ConflictError, GuideHubError, HubError, InputError
+from guide_hub.hub import Head, find_open_pr, preflight, push, read_card, resolve
+
+CARD = b"---\nlicense: other\nlicense_name: research\ntags:\n- eg3d\n---\n# A face generator\n"
+MODEL = {
+    "config.json": b"{}",
+    "model.safetensors": os.urandom(4096),
+    "README.md": CARD,
+    "LICENSE.txt": b"for research\n",
+    "network.pkl": b"a pickle",
+}
+
+
+def without(*names: str, **more: bytes) -> dict[str, bytes]:
+    return {name: data for name, data in MODEL.items() if name not in names}
+
+
+def write_checksums(folder: Path) -> None:
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
+    lines = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in paths
+    ]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A finished output folder with made-up weights."""
+    folder = tmp_path / "eg3d-erased"
+    (folder / "assets").mkdir(parents=True)
+    files = {"config.json": b"{}", "model.safetensors": os.urandom(4096), "README.md": CARD + b"erased\n"}
+    files |= {
+        "erasure_record.json": b'{"erased": 1}',
+        "recipe.yaml": b"name: guide\n",
+        "LICENSE": b"for research\n",
+    }
+    files |= {"assets/before_after.png": b"\x89PNG made up"}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    write_checksums(folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def publish(folder: Path, parent: str | None, repo: str = "org/eg3d", **options) -> guide_hub_hub.Pushed:
+    return push(
+        folder, repo, parent_commit=parent, message="Erase subject-a", **{"create_pr": False, **options}
+    )
+
+
+# -- pull --------------------------------------------------------------------------------------------------
+
+
+def test_pull_is_at_the_commit_that_main_has(hub: LoopbackHub) -> None:
+    sha = hub.create_repo("org/eg3d", MODEL)
+    source = resolve("org/eg3d")
+    assert (source.kind, source.revision, source.uri) == ("hub", sha, "hf://org/eg3d")
+    assert source.weights_file.read_bytes() == MODEL["model.safetensors"]
+    assert source.config_file.is_file()
+    assert source.license_fields == {"license": "other", "license_name": "research"}
+    assert source.license_file is not None
+    assert source.license_file.read_bytes() == b"for research\n"
+    assert source.record_file is None
+    assert source.other_weights == ["network.pkl"]
+    assert not hub.requests("GET", r"network\.pkl")  # a pickle is never even downloaded
+
+
+def test_pull_of_an_older_commit_a_tag_and_short_id(hub: LoopbackHub) -> None:
+    old = hub.create_repo("org/eg3d", MODEL)
+    hub.tag("org/eg3d", "v1")
+    new = hub.commit("org/eg3d", {"model.safetensors": b"newer", "erasure_record.json": b"{}"})
+    assert resolve("org/eg3d").revision == new
+    assert resolve("org/eg3d").record_file is not None
+    for revision in (old, old[:10], "v1"):
+        source = resolve("org/eg3d", revision)
+        assert source.revision == old
+        assert source.weights_file.read_bytes() == MODEL["model.safetensors"]
+        assert source.record_file is None
+
+
+def test_pull_stays_at_one_commit_when_main_moves_meanwhile(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = hub.create_repo("org/eg3d", MODEL)
+    snapshot = guide_hub_hub.snapshot_download
+
+    def late(*args, **kwargs):
+        if kwargs["revision"] is None:
+            hub.commit("org/eg3d", {"model.safetensors": b"newer"})
+        return snapshot(*args, **kwargs)
+
+    monkeypatch.setattr(guide_hub_hub, "snapshot_download", late)
+    source = resolve("org/eg3d")
+    assert source.revision == sha == source.folder.name
+    assert source.weights_file.read_bytes() == MODEL["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (without("model.safetensors"), r"no model\.safetensors.*guide-hub convert"),
+        (without("model.safetensors", "network.pkl"), r"no model\.safetensors"),
+        (without("config.json"), r"no config\.json"),
+        ({**without("LICENSE.txt"), "README.md": b"# no front matter\n"}, r"no licence.*--license FILE"),
+    ],
+    ids=["only-pickle", "no-safetensors", "no-config", "no-licence"],
+)
+def test_pull_of_an_unusable_model(
+    hub: LoopbackHub, files: dict[str, bytes], said: str, tmp_path: Path
+) -> None:
+    hub.create_repo("org/eg3d", files)
+    with pytest.raises(InputError, match=said) as caught:
+        resolve("org/eg3d")
+    assert caught.value.exit_code == 2
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=said):
+        resolve(str(tmp_path))
+
+
+def test_licence_from_the_command_line(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.create_repo("org/eg3d", without("LICENSE.txt", "README.md"))
+    (tmp_path / "terms.txt").write_text("terms")
+    assert resolve("org/eg3d", license_file=tmp_path / "terms.txt").license_file == tmp_path / "terms.txt"
+    with pytest.raises(InputError, match="licence file does not exist"):
+        resolve("org/eg3d", license_file=tmp_path / "nothing.txt")
+
+
+def test_pull_from_a_folder(tmp_path: Path) -> None:
+    for name, data in MODEL.items():
+        (tmp_path / name).write_bytes(data)
+    source = resolve(str(tmp_path))
+    assert (source.kind, source.revision, source.uri, source.folder) == ("folder", None, "local", tmp_path)
+    assert source.other_weights == ["network.pkl"]
+    with pytest.raises(InputError, match="no revisions"):
+        resolve(str(tmp_path), "main")
+
+
+def test_names_that_are_nothing(hub: LoopbackHub) -> None:
+    with pytest.raises(InputError, match="no built-in model 'nobody'"):
+        resolve("builtin:nobody")
+    with pytest.raises(InputError, match="folder does not exist"):
+        resolve("./no/such/folder")
+    with pytest.raises(InputError, match="neither a Hub id"):
+        resolve("one/two/three")
+
+
+def test_missing_repository_and_revision(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.create_repo("org/eg3d", MODEL)
+    with pytest.raises(HubError, match="has no revision 'v9'"):
+        resolve("org/eg3d", "v9")
+    hub.create_repo("other/secret", MODEL, private=True)
+    for token in (WRITE_TOKEN, ""):
+        monkeypatch.setenv("HF_TOKEN", token)
+        for repo in ("org/nothing", "other/secret"):
+            with pytest.raises(HubError, match=r"does not exist.*or it is private.*HF_TOKEN") as caught:
+                resolve(repo)
+            assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("token", [STRANGER_TOKEN, ""], ids=["not-let-in", "no-token"])
+def test_gated_repository(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    hub.create_repo("org/gated", MODEL, gated=True)
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(HubError, match=r"is gated.*ask for access"):
+        resolve("org/gated")
+    if token:
+        with pytest.raises(HubError, match="is gated"):
+            preflight("org/gated", create_pr=True)
+
+
+def run_offline(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    code = f"from guide_hub.hub import resolve\nfrom guide_hub.errors import GuideHubError\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_offline_from_the_cache(hub: LoopbackHub) -> None:
+    first = hub.create_repo("org/cached", MODEL)
+    resolve("org/cached", first)
+    second = hub.commit("org/cached", {"model.safetensors": b"newer"})
+    resolve("org/cached")
+    hub.commit("org/cached", {"model.safetensors": b"newest"})
+    asked = len(hub.wire)
+    found = run_offline(
+        f"for revision in (None, {first!r}):\n"
+        "    s = resolve('org/cached', revision)\n"
+        "    print(s.revision, s.weights_file.read_bytes().hex(), s.license_file.name)\n"
+        "for repo, revision in (('org/never', None), ('org/cached', 'v7')):\n"
+        "    try: resolve(repo, revision)\n"
+        "    except GuideHubError as error: print(error.exit_code, error)\n"
+    )
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert lines[0] == f"{second} {b'newer'.hex()} LICENSE.txt"
+    assert lines[1] == f"{first} {MODEL['model.safetensors'].hex()} LICENSE.txt"
+    assert re.match(r"4 HF_HUB_OFFLINE is set.*org/never", lines[2])
+    assert re.match(r"4 HF_HUB_OFFLINE is set.*org/cached at 'v7'", lines[3])
+    assert len(hub.wire) == asked
+
+
+def test_card_that_can_not_be_read(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    for text in ("", "# title", "---\nlicense: mit\n", "---\n[\n---\n", "---\n- a\n---\n"):
+        card.write_text(text)
+        assert read_card(card) == {}
+    card.write_bytes(b"\xef\xbb\xbf---\r\nlicense: mit\r\n---\r\n")
+    assert read_card(card) == {"license": "mit"}
+
+
+# -- preflight ---------------------------------------------------------------------------------------------
+
+
+def test_preflight_knows_the_head(hub: LoopbackHub) -> None:
+    sha = hub.create_repo("org/eg3d", MODEL)
+    assert preflight("org/eg3d") == Head("org/eg3d", sha, ["network.pkl"])
+    assert preflight("org/eg3d", create_pr=True).sha == sha
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (READ_TOKEN, "read-only"),
+        (SCOPED_READ_TOKEN, "read-only"),
+        ("", "there is none"),
+        ("hf_wrongToken", "401"),
+    ],
+)
+def test_preflight_finds_a_token_that_can_not_push(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, token: str, said: str, create_pr: bool
+) -> None:
+    hub.create_repo("org/eg3d", MODEL)
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(HubError, match=said) as caught:
+        preflight("org/eg3d", create_pr=create_pr)
+    assert caught.value.exit_code == 4
+    assert caught.value.problems[0].remedy
+
+
+def test_preflight_of_a_stranger(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's repository takes pull requests, but no commits."""
+    hub.create_repo("org/eg3d", MODEL)
+    monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
+    with pytest.raises(HubError, match="403"):
+        preflight("org/eg3d")
+    assert preflight("org/eg3d", create_pr=True).sha == hub.head("org/eg3d")
+
+
+def test_preflight_and_push_of_a_new_repository(hub: LoopbackHub, finished: Path) -> None:
+    with pytest.raises(HubError, match="does not exist"):
+        preflight("org/new")
+    with pytest.raises(HubError, match="does not exist"):
+        preflight("elsewhere/new", create_repo_if_missing=True)
+    head = preflight("org/new", create_repo_if_missing=True)
+    assert head == Head("org/new", None, [])
+    assert "org/new" not in hub.repos  # nothing is published before the work is done
+    publish(finished, None, "org/new", private=True)
+    assert hub.repos["org/new"].private
+    assert hub.files("org/new").items() >= contents(finished).items()
+    with pytest.raises(ConflictError):
+        publish(finished, None, "org/new")
+
+
+# -- push --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", [WRITE_TOKEN, SCOPED_TOKEN])
+def test_push_is_one_commit_of_exactly_the_folder(
+    hub: LoopbackHub, finished: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    base = hub.create_repo("org/eg3d", MODEL)
+    head = preflight("org/eg3d")
+    pushed = publish(
+        finished, head.sha, description="By request 2026-0042.", delete=[*head.other_weights, "gone.pt"]
+    )
+    assert (pushed.commit, pushed.pr_url) == (hub.head("org/eg3d"), None)
+    assert len(hub.requests("POST", "/commit/main")) == 1
+    assert [c.oid for c in hub.log("org/eg3d")] == [pushed.commit, base]
+    assert (hub.log("org/eg3d")[0].title, hub.log("org/eg3d")[0].description) == (
+        "Erase subject-a",
+        "By request 2026-0042.",
+    )
+    assert hub.files("org/eg3d") == {"LICENSE.txt": MODEL["LICENSE.txt"], **contents(finished)}
+    again = publish(finished, pushed.commit)
+    assert again.commit == pushed.commit  # nothing to do is no new commit
+    source = resolve("org/eg3d")
+    assert source.revision == pushed.commit
+    assert source.record_file is not None
+
+
+def test_pull_request_stays_off_main_until_it_is_merged(
+    hub: LoopbackHub, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
+    assert find_open_pr("org/eg3d", "Erase subject-a") is None
+    pushed = publish(finished, base, create_pr=True)
+    assert pushed.pr_url == f"{hub.endpoint}/org/eg3d/discussions/1"
+    assert find_open_pr("org/eg3d", "Erase subject-a") == pushed.pr_url
+    assert find_open_pr("org/eg3d", "Erase subject-b") is None
+    assert hub.head("org/eg3d") == base
+    assert hub.files("org/eg3d") == MODEL
+    assert resolve("org/eg3d").weights_file.read_bytes() == MODEL["model.safetensors"]
+    erased = resolve("org/eg3d", "refs/pr/1")
+    assert erased.revision == pushed.commit
+    assert erased.weights_file.read_bytes() == (finished / "model.safetensors").read_bytes()
+
+    hub.merge("org/eg3d", 1)
+    assert resolve("org/eg3d").weights_file.read_bytes() == (finished / "model.safetensors").read_bytes()
+    assert find_open_pr("org/eg3d", "Erase subject-a") is None
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_head_that_moved_before_the_push(hub: LoopbackHub, finished: Path, create_pr: bool) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    moved = hub.commit("org/eg3d", {"erasure_record.json": b"somebody else's erasure"})
+    with pytest.raises(ConflictError, match="somebody pushed") as caught:
+        publish(finished, base, create_pr=create_pr)
+    assert caught.value.exit_code == 5
+    assert hub.head("org/eg3d") == moved
+    assert not hub.requests("POST", "/commit/|/preupload/|/lfs/")
+
+
+def test_head_that_moves_during_the_push(hub: LoopbackHub, finished: Path) -> None:
+    """The Hub itself refuses (412), and the client does not try again on top of the other commit."""
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.before_commit = lambda: hub.commit("org/eg3d", {"erasure_record.json": b"somebody else's erasure"})
+    with pytest.raises(ConflictError, match="somebody pushed"):
+        publish(finished, base)
+    assert len(hub.requests("POST", "/commit/main")) == 1
+    assert hub.files("org/eg3d")["erasure_record.json"] == b"somebody else's erasure"
+    assert hub.files("org/eg3d")["model.safetensors"] == MODEL["model.safetensors"]
+
+
+def test_push_with_a_read_only_token(
+    hub: LoopbackHub, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
+    for create_pr in (False, True):
+        with pytest.raises(HubError, match="403"):
+            publish(finished, base, create_pr=create_pr)
+    assert hub.head("org/eg3d") == base
+
+
+def test_ignore_file_of_the_repository_leaves_nothing_out(hub: LoopbackHub, finished: Path) -> None:
+    base = hub.create_repo("org/eg3d", {**MODEL, ".gitignore": b"*.safetensors\n*.json\n"})
+    publish(finished, base)
+    assert hub.files("org/eg3d").items() >= contents(finished).items()
+
+
+def test_commit_with_other_content_is_no_success(hub: LoopbackHub, finished: Path) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.before_commit = lambda: hub.lfs.update(
+        {hashlib.sha256((finished / "model.safetensors").read_bytes()).hexdigest(): b"other content"}
+    )
+    with pytest.raises(HubError, match=r"its model\.safetensors is not the one"):
+        publish(finished, base)
+
+
+def test_card_that_the_hub_refuses(hub: LoopbackHub, finished: Path) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    (finished / "README.md").write_text("---\n- a list\n---\n")
+    write_checksums(finished)
+    with pytest.raises(HubError, match="refuses the model card"):
+        publish(finished, base)
+    assert hub.head("org/eg3d") == base
+
+
+@pytest.mark.parametrize(
+    "name", ["photo-of-alice.jpg", "network.pkl", "assets/notes.txt", "assets/more/x.png", ".env"]
+)
+def test_extra_file_is_refused_and_not_named(hub: LoopbackHub, finished: Path, name: str) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    (finished / name).parent.mkdir(exist_ok=True)
+    (finished / name).write_bytes(b"x")
+    write_checksums(finished)
+    with pytest.raises(InputError, match="not of an erased model") as caught:
+        publish(finished, base)
+    assert caught.value.exit_code == 2
+    assert Path(name).stem not in str(caught.value)
+    assert not hub.wire
+
+
+def test_tampered_and_incomplete_folders_are_refused(hub: LoopbackHub, finished: Path) -> None:
+    sums = (finished / "SHA256SUMS").read_text()
+    (finished / "model.safetensors").write_bytes(b"tampered")
+    with pytest.raises(InputError, match=r"model\.safetensors is not what SHA256SUMS says"):
+        publish(finished, "0" * 40)
+    write_checksums(finished)
+    (finished / "LICENSE").unlink()
+    with pytest.raises(InputError, match="states files that are not"):
+        publish(finished, "0" * 40)
+    (finished / "SHA256SUMS").write_text(sums + "nonsense\n")
+    with pytest.raises(InputError, match=f"SHA256SUMS:{len(sums.splitlines()) + 1}: not a line"):
+        publish(finished, "0" * 40)
+    (finished / "SHA256SUMS").write_text("")
+    with pytest.raises(InputError, match=r"config\.json is not what"):
+        publish(finished, "0" * 40)
+    (finished / "erasure_record.json").unlink()
+    with pytest.raises(InputError, match=r"erasure_record\.json is missing"):
+        publish(finished, "0" * 40)
+    assert not hub.wire
+
+
+# -- privacy and failures ----------------------------------------------------------------------------------
+
+
+def test_no_token_in_any_message(hub: LoopbackHub, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.create_repo("org/eg3d", MODEL)
+    tokens = (
+        READ_TOKEN,
+        STRANGER_TOKEN,
+        "hf_wrongTokenOfNobody",
+        "hf_wrong\x01TokenOfNobody",
+        "hf_wrongTökenOfNobody",
+    )
+    calls = [
+        lambda: preflight("org/eg3d"),
+        lambda: resolve("org/nothing"),
+        lambda: publish(finished, hub.head("org/eg3d")),
+        lambda: find_open_pr("org/nothing", "t"),
+    ]
+    seen = 0
+    for token in tokens:
+        monkeypatch.setenv("HF_TOKEN", token)
+        for call in calls:
+            with pytest.raises(GuideHubError) as caught:
+                call()
+            seen += 1
+            assert token not in str(caught.value)
+            assert token[3:] not in json.dumps([vars(p) for p in caught.value.problems])
+    assert seen == len(tokens) * len(calls)
+
+
+def test_server_that_echoes_a_token(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopback_hub import HubFault
+
+    def echo(*_, **__):
+        raise HubFault(500, f"could not look up {WRITE_TOKEN}")
+
+    monkeypatch.setattr(hub, "readable", echo)
+    with pytest.raises(HubError, match="answered 500") as caught:
+        resolve("org/eg3d")
+    assert WRITE_TOKEN not in str(caught.value)
+
+
+def test_hub_that_is_not_there() -> None:
+    code = (
+        "from guide_hub.hub import resolve, preflight\nfrom guide_hub.errors import HubError\n"
+        "for call in (resolve, preflight):\n"
+        "    try: call('org/eg3d')\n"
+        "    except HubError as error: print(error)\n"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": WRITE_TOKEN}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.count("can't be reached (ConnectError) (check the network") == 2
