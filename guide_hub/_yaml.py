@@ -1,8 +1,8 @@
 """YAML with places: every problem of a file at once, each at its line and column.
 
 `yaml.safe_load` drops places, lets the last of two equal keys win, and guesses types (`00123` is 83, `12:30`
-is 750, `1e-4` is text). Here the composed nodes are read by what the caller wants of them. Aliases and tags are
-refused: neither file needs them, and an alias can make a small file large.
+is 750, `1e-4` is text). Here the composed nodes are read by what the caller wants of them. Aliases and tags
+are refused: no file of ours needs them, and an alias can make a small file large.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TAGS = {
 }
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     """(what, mark): YAML that is well formed and not wanted."""
 
 
@@ -209,7 +209,7 @@ class Node:
         below: float = math.inf,
         integer: bool = False,
     ) -> float | int | None:
-        """A finite number, `low <= x <= high` and `above < x < below`; `1e-4` is one, `"1"` and `010` are not."""
+        """A finite number, `low <= x <= high`, `above < x < below`: `1e-4` is one, `"1"` and `010` not."""
         kind = "a whole number" if integer else "a number"
         value = self._scalar(kind)
         if value is None:
@@ -283,7 +283,8 @@ def parse(text: str, file: str, private: bool = False) -> Node:
         raise InputError(document.problem(refused.args[1], refused.args[0])) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InputError(document.problem(mark, error.problem or "is not YAML")) from None
+        context = f"{error.context}, " if (error.problem or "").startswith("but ") else ""
+        raise InputError(document.problem(mark, f"{context}{error.problem or 'is not YAML'}")) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class GuideHubError(Exception):
     """Base of all errors that guide-hub raises on purpose; `exit_code` is what the command line returns."""
 
     exit_code = 1
+    report: Any = None  # figures of a run that ended with a refusal
 
     def __init__(self, *problems: Problem | str, remedy: str = ""):
         self.problems = [p if isinstance(p, Problem) else Problem(p, remedy) for p in problems]

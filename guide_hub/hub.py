@@ -404,11 +404,14 @@ def _sha256(path: Path) -> str:
 
 def _check_pushed(api: HfApi, repo: str, commit: str, folder: Path, sums: dict[str, str]) -> None:
     """Ask the Hub for the commit's hashes: a push counts when the weights and the record are really there."""
-    stored = {
-        file.path: file.lfs.sha256 if file.lfs else file.blob_id
-        for file in api.get_paths_info(repo, list(sums), revision=commit)
-        if isinstance(file, RepoFile)
-    }
+    try:
+        files = api.get_paths_info(repo, list(sums), revision=commit)
+    except HTTPError as error:
+        raise HubError(
+            f"{repo}: commit {commit} was made, but could not be read back ({type(error).__name__})",
+            remedy="look at it with guide-hub verify before you push again",
+        ) from None
+    stored = {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files if isinstance(f, RepoFile)}
     for name, sha256 in sums.items():
         if stored.get(name) not in (sha256, _git_blob_id(folder / name)):
             raise HubError(
@@ -474,14 +477,15 @@ def _explained(repo: str, revision: str | None = None) -> Iterator[None]:
         explained = _explain(error, repo, revision or "main")
         if explained is None:
             raise
-        raise explained from error
+        # A transport error can quote the Authorization header, which a traceback must not show either.
+        raise explained from (None if "Bearer" in str(error) else error)
 
 
 def _explain(error: BaseException, repo: str, revision: str) -> GuideHubError | None:
-    if isinstance(error, RuntimeError | LocalEntryNotFoundError) and isinstance(
-        error.__cause__, OSError | HTTPError
-    ):
-        error = error.__cause__  # what really went wrong in an upload or a download
+    if isinstance(error, RuntimeError | LocalEntryNotFoundError):
+        cause = error.__cause__  # what really went wrong in an upload or a download
+        if isinstance(cause, OSError | HTTPError) and not isinstance(cause, OfflineModeIsEnabled):
+            error = cause
     match error:
         case GatedRepoError():  # before RepositoryNotFoundError, which it is a kind of
             return HubError(
@@ -489,13 +493,15 @@ def _explain(error: BaseException, repo: str, revision: str) -> GuideHubError | 
                 remedy=f"ask for access on the model's page, then {_LOGIN}",
             )
         case RepositoryNotFoundError():
-            return HubError(
-                f"{repo} does not exist on the Hub, or it is private and the token has no access to it",
-                remedy=f"check the name; for a private repository {_LOGIN}",
-            )
+            return _not_found(repo)
         case RevisionNotFoundError():
             return HubError(f"{repo} has no revision {revision!r}", remedy="check --revision")
-        case LocalEntryNotFoundError() | OfflineModeIsEnabled():
+        case OfflineModeIsEnabled():
+            return HubError(
+                f"HF_HUB_OFFLINE is set, so the Hub can't be asked about {repo}",
+                remedy="unset HF_HUB_OFFLINE",
+            )
+        case LocalEntryNotFoundError():
             return HubError(
                 f"HF_HUB_OFFLINE is set and the local cache has no complete copy of {repo} at {revision!r}",
                 remedy="unset HF_HUB_OFFLINE, or pull the model once while online",
@@ -515,6 +521,10 @@ def _explain(error: BaseException, repo: str, revision: str) -> GuideHubError | 
             )
         case HfHubHTTPError():
             return _explain_status(error, repo)
+        case UnicodeEncodeError():
+            return HubError("the Hub token holds characters that no token has", remedy=_LOGIN)
+        case HTTPError() if type(error).__name__ == "LocalProtocolError":
+            return HubError("the Hub token holds characters that no token has", remedy=_LOGIN)
         case HTTPError() | ConnectionError() | TimeoutError():
             # Its kind only: a transport error's text can quote the headers, token included.
             return HubError(f"the Hub can't be reached ({type(error).__name__})", remedy=_NETWORK)
@@ -531,6 +541,8 @@ def _explain_status(error: HfHubHTTPError, repo: str) -> GuideHubError:
     reason = _without_tokens(error.server_message or "no reason given")
     if status in (409, 412):
         return _conflict(repo)
+    if status == 401 and "credentials" not in reason:
+        return _not_found(repo)  # what the Hub says to those without a token, whether or not it exists
     if status == 401:
         return HubError("the Hub does not accept the token (401)", remedy=f"it may have expired: {_LOGIN}")
     if status == 403:
@@ -538,6 +550,13 @@ def _explain_status(error: HfHubHTTPError, repo: str) -> GuideHubError:
     if status == 429:
         return HubError("the Hub asks to slow down (429)", remedy="try again in some minutes")
     return HubError(f"the Hub answered {status} for {repo}: {reason}", remedy="try again later")
+
+
+def _not_found(repo: str) -> HubError:
+    return HubError(
+        f"{repo} does not exist on the Hub, or it is private and the token has no access to it",
+        remedy=f"check the name; for a private repository {_LOGIN}",
+    )
 
 
 def _conflict(repo: str) -> ConflictError:

@@ -1,7 +1,7 @@
 """A recipe (guide-hub/recipe/v1): GUIDE's options. Defaults are what the released code of GUIDE does.
 
-Each section of the file is a dataclass here; `_read` checks a file against the dataclasses' types and bounds, so
-an option exists in one place. GUIDE: arXiv 2405.09879.
+Each section of the file is a dataclass here; `_read` checks a file against the dataclasses' types and bounds,
+so an option exists in one place. GUIDE: arXiv 2405.09879.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 T = TypeVar("T")
 
 
-def _option(default: Any, key: str | None = None, **bounds: float) -> Any:
-    """A field with the bounds of `_yaml.Node.number`; `key` is its name in the file where that differs."""
-    return field(default=default, metadata={"key": key, "bounds": bounds})
+def _option(default: Any, **bounds: float) -> Any:
+    """A field with the bounds of `_yaml.Node.number`."""
+    return field(default=default, metadata={"bounds": bounds})
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class Stop:
-    """Early stop: judge every `check_every` steps (0: never), stop after `checks` passes by `margin` in a row."""
+    """Early stop: judge every `check_every` steps (0: never); `checks` passes by `margin` in a row end it."""
 
     check_every: int = _option(0, low=0)
     margin: float = _option(0.0, low=0, high=2)
@@ -140,7 +140,8 @@ class Gate:
     """What an erasure must reach before it is pushed.
 
     Thresholds are calibrated at the false accept rate `far`. Of the person's own `views`, and of those of
-    held-out photos, at most these shares may still be verified; of `retained_people`, at least `retained_min`.
+    held-out photos, at most these shares may still be verified; of `retained_people`, at least `retained_min`
+    must be.
     """
 
     far: float = _option(1e-3, above=0, below=1)
@@ -153,7 +154,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All options of a run. `noise` is the backbone's noise mode; `shared_noise` pairs teacher's and student's."""
+    """All options of a run. `noise`: the backbone's mode; `shared_noise`: both sides draw the same."""
 
     schema: Literal["guide-hub/recipe/v1"] = "guide-hub/recipe/v1"
     name: str = "custom"
@@ -161,7 +162,7 @@ class Recipe:
     optim: Optim = Optim()
     local: Local = Local()
     adjacency: Adjacency = Adjacency()
-    bystanders: Global = _option(Global(), key="global")  # `global` is a Python keyword
+    bystanders: Global = field(default=Global(), metadata={"key": "global"})  # `global` is a Python keyword
     camera: Camera = Camera()
     noise: Literal["random", "const"] = "random"
     deterministic_rays: bool = False
@@ -181,14 +182,14 @@ class Recipe:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
 
     def digest(self) -> str:
-        """SHA-256 of the options as canonical JSON: name, comments, order, spelled-out defaults don't change it."""
+        """SHA-256 of the options as canonical JSON; the name and spelled-out defaults don't change it."""
         options = {k: v for k, v in self.to_dict().items() if k != "name"}
         text = json.dumps(options, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _key(option: dataclasses.Field[Any]) -> str:
-    return option.metadata.get("key") or option.name
+    return option.metadata.get("key", option.name)
 
 
 def _plain(section: Any) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def _plain(section: Any) -> dict[str, Any]:
 
 
 def _value(node: _yaml.Node, wanted: Any, bounds: dict[str, float]) -> Any:
-    """The node's value as type `wanted`; None where it is null or no such thing (which is noted at the node)."""
+    """The node's value as type `wanted`; None where it is null, or no such thing, which is noted."""
     origin = typing.get_origin(wanted)
     if origin in (typing.Union, types.UnionType):
         (inner,) = [a for a in typing.get_args(wanted) if a is not type(None)]

@@ -1,6 +1,7 @@
 """The erasure request: `takedown.yaml` (guide-hub/request/v1) and its photos, checked before any model is.
 
-Nothing said here names a photo: messages give the place in the YAML file and the key, `identities[0].images[1]`.
+Nothing said here names a photo: messages give the place in the YAML file and the key, such as
+`identities[0].images[1]`.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ GROUND = r"[A-Za-z0-9][A-Za-z0-9:._-]{0,63}"
 MAX_IMAGES = 1000
 MAX_IMAGE_BYTES = 50 << 20
 MAX_IMAGE_PIXELS = 80_000_000
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP")  # MPO: what many phones write as .jpg
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")  # of what Pillow knows, the ones that hold photos
 
 _PERSONAL = re.compile(
-    r"contact|(first|last|full|real|sur|family)?[-_ ]?names?|e[-_ ]?mails?|phone|telephone|address|birth.*|dob",
+    r"contact|(first|last|full|sur|family)?[-_ ]?names?|e[-_ ]?mails?|(tele)?phone|address|birth(day|_date)",
     re.IGNORECASE,
 )
 _LABELS = (
@@ -45,7 +46,7 @@ _LABELS = (
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo of the request. `face` is the pixel (x, y) of the wanted face and `size` (w, h), both after EXIF.
+    """A photo of the request. `face`: pixel (x, y) of the wanted face; `size`: (w, h); both after EXIF.
 
     `path` and `sha256` identify the person and stay out of `repr` and of everything published.
     """
@@ -60,7 +61,7 @@ class Photo:
     column: int | None = field(default=None, repr=False)
 
     def open(self) -> Image.Image:
-        """The picture: RGB, upright by its EXIF, transparency on white. InputError if the file has changed."""
+        """The picture: RGB, upright by its EXIF, transparency on white. InputError if it has changed."""
         try:
             data = _read_bytes(self.path)
             if hashlib.sha256(data).hexdigest() != self.sha256:
@@ -150,16 +151,15 @@ def _decode(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_IMAGE_PIXELS:
-                    raise _BadPhotoError(
-                        f"has more than {MAX_IMAGE_PIXELS // 1_000_000} million pixels", "save it smaller"
-                    )
+                    raise Image.DecompressionBombError
                 image.verify()
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return _to_rgb(ImageOps.exif_transpose(image))
     except _BadPhotoError:
         raise
-    except Image.DecompressionBombError:
-        raise _BadPhotoError("has too many pixels", "save it smaller") from None
+    except Image.DecompressionBombError:  # Pillow raises it too, above its own limit
+        megapixels = MAX_IMAGE_PIXELS // 1_000_000
+        raise _BadPhotoError(f"has more than {megapixels} million pixels", "save it smaller") from None
     except (
         Exception
     ):  # damaged files make Pillow raise nearly anything (OSError, SyntaxError, struct.error, ...)
@@ -170,15 +170,13 @@ def _decode(data: bytes) -> Image.Image:
 
 def _personal(key: str) -> tuple[str, str] | None:
     if _PERSONAL.fullmatch(key):
-        return (
-            "personal details do not belong here",
-            "keep personal details out of the request; use your ticket system",
-        )
+        remedy = "keep personal details out of the request; use your ticket system"
+        return f"key '{key}' does not belong here", remedy
     return None
 
 
 def _looks_like_name(identity_id: str) -> bool:
-    """Words of letters that are no usual label: `subject-a` is fine, `jane-doe` is not. Only ever a warning."""
+    """Words of letters that are no usual label: `subject-a` is fine, `jane-doe` is not. Only a warning."""
     words = re.findall(r"(?<![a-z0-9])[a-z]{3,}(?![a-z0-9])", identity_id)
     coded = any(c.isdigit() for c in identity_id)
     return any(w not in _LABELS.split() and not (coded and set(w) <= set("abcdef")) for w in words)

@@ -22,8 +22,9 @@ os.environ.update(
     HF_ENDPOINT=_HUB.endpoint,
     HF_HUB_DISABLE_XET="1",
     HF_HOME=tempfile.mkdtemp(prefix="guide-hub-tests-"),
-    NO_PROXY=",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"])),
 )
+for _name in ("NO_PROXY", "no_proxy"):
+    os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1,localhost"]))
 for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_OIDC_RESOURCE"):
     os.environ.pop(_name, None)
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)

@@ -301,6 +301,7 @@ class LoopbackHub:
 class _Handler(BaseHTTPRequestHandler):
     server_hub: LoopbackHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits 40 ms for the client's acknowledgement
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -583,11 +584,69 @@ class _Handler(BaseHTTPRequestHandler):
                     raise HubFault(400, f"can't apply {change['key']} to {value['path']}")
         return files
 
-    # -- tags and pull requests ----------------------------------------------------------------------------
+    # -- refs, history and pull requests ---------------------------------------------------------------------
 
     def create_tag(self, repo: str, revision: str) -> None:
         self.hub.check_writable(self.hub.readable(repo, self.user), self.user)
         self.hub.tag(repo, self.json()["tag"], revision)
+        self.reply({})
+
+    def create_branch(self, repo: str, name: str) -> None:
+        found = self.hub.readable(repo, self.user)
+        self.hub.check_writable(found, self.user)
+        start = self.json().get("startingPoint", MAIN) if self.body else MAIN
+        found.refs[f"refs/heads/{name}"] = self.hub._commit_at(found, start).oid
+        self.reply({})
+
+    def delete_ref(self, repo: str, kind: str, name: str) -> None:
+        found = self.hub.readable(repo, self.user)
+        self.hub.check_writable(found, self.user)
+        ref = {"tag": "refs/tags/", "branch": "refs/heads/"}[kind] + name
+        if found.refs.pop(ref, None) is None:
+            raise HubFault(404, f"Invalid rev id: {name}", "RevisionNotFound")
+        self.reply({})
+
+    def squash(self, repo: str, name: str) -> None:
+        """One commit instead of a branch's history; commits that nothing else leads to are gone."""
+        found = self.hub.readable(repo, self.user)
+        user = self.hub.check_writable(found, self.user)
+        files = self.hub._commit_at(found, name).files
+        del found.refs[f"refs/heads/{name}"]
+        found.commit(f"refs/heads/{name}", files, self.json().get("message") or "Super-squash", "", user.name)
+        kept = {c.oid for ref in found.refs for c in self.hub.log(repo, ref)}
+        found.commits = {oid: c for oid, c in found.commits.items() if oid in kept}
+        self.reply({})
+
+    def lfs_files(self, repo: str) -> None:
+        """Every LFS file of every commit, by content."""
+        found = self.hub.readable(repo, self.user)
+        self.hub.check_writable(found, self.user)
+        listed = {}
+        for commit in found.commits.values():
+            for path, file in commit.files.items():
+                if file.lfs:
+                    listed.setdefault(
+                        file.sha256,
+                        {
+                            "fileOid": file.sha256,
+                            "filename": path,
+                            "oid": file.sha256,
+                            "pushedAt": commit.date,
+                            "size": len(file.data),
+                        },
+                    )
+        self.reply(list(listed.values()))
+
+    def delete_lfs_files(self, repo: str) -> None:
+        """Take LFS files out of every commit (rewriteHistory) and out of the storage."""
+        found = self.hub.readable(repo, self.user)
+        self.hub.check_writable(found, self.user)
+        doomed = set(self.json()["deletions"]["sha"])
+        for commit in found.commits.values():
+            for path in [p for p, file in commit.files.items() if file.lfs and file.sha256 in doomed]:
+                del commit.files[path]
+        for sha256 in doomed:
+            self.hub.lfs.pop(sha256, None)
         self.reply({})
 
     def discussions(self, repo: str) -> None:
@@ -645,6 +704,7 @@ def _route(
     """`{repo}` is two parts of a path, `{revision}` one or a whole ref, `{path}` the rest."""
     pattern = path.replace("{repo}", r"(?P<repo>[^/]+/[^/]+?)").replace("{path}", r"(?P<path>.+)")
     pattern = pattern.replace("{revision}", r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)")
+    pattern = pattern.replace("{name}", r"(?P<name>.+)")
     pattern = pattern.replace("{num}", r"(?P<num>\d+)").replace("{sha256}", r"(?P<sha256>[0-9a-f]{64})")
     return methods.split(), re.compile(pattern), endpoint
 
@@ -664,6 +724,11 @@ ROUTES = [
     _route("GET", "/api/models/{repo}/discussions/{num}", _Handler.discussion),
     _route("POST", "/api/models/{repo}/discussions/{num}/merge", _Handler.merge),
     _route("POST", "/api/models/{repo}/tag/{revision}", _Handler.create_tag),
+    _route("POST", "/api/models/{repo}/branch/{name}", _Handler.create_branch),
+    _route("DELETE", "/api/models/{repo}/(?P<kind>tag|branch)/{name}", _Handler.delete_ref),
+    _route("POST", "/api/models/{repo}/super-squash/{name}", _Handler.squash),
+    _route("GET", "/api/models/{repo}/lfs-files", _Handler.lfs_files),
+    _route("POST", "/api/models/{repo}/lfs-files/batch", _Handler.delete_lfs_files),
     _route("POST", "/api/models/{repo}/paths-info/{revision}", _Handler.paths_info),
     _route("POST", "/api/models/{repo}/preupload/{revision}", _Handler.preupload),
     _route("POST", "/api/models/{repo}/commit/{revision}", _Handler.make_commit),

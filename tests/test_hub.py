@@ -15,6 +15,7 @@ from loopback_hub import (
     SCOPED_TOKEN,
     STRANGER_TOKEN,
     WRITE_TOKEN,
+    HubFault,
     LoopbackHub,
 )
 
@@ -86,7 +87,8 @@ def test_pull_is_at_the_commit_that_main_has(hub: LoopbackHub) -> None:
     assert source.license_file.read_bytes() == b"for research\n"
     assert source.record_file is None
     assert source.other_weights == ["network.pkl"]
-    assert not hub.requests("GET", r"network\.pkl")  # a pickle is never even downloaded
+    pickle = hashlib.sha256(MODEL["network.pkl"]).hexdigest()
+    assert not [r for r in hub.wire if "network.pkl" in r.path or pickle in r.path]  # never even downloaded
 
 
 def test_pull_of_an_older_commit_a_tag_and_short_id(hub: LoopbackHub) -> None:
@@ -160,6 +162,18 @@ def test_pull_from_a_folder(tmp_path: Path) -> None:
         resolve(str(tmp_path), "main")
 
 
+def test_pull_of_a_built_in_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guide_hub_hub, "__file__", str(tmp_path / "hub.py"))
+    folder = tmp_path / "builtin" / "synthetic_heads"
+    folder.mkdir(parents=True)
+    for name, data in without("network.pkl").items():
+        (folder / name).write_bytes(data)
+    source = resolve("builtin:synthetic-heads")
+    assert (source.kind, source.uri, source.folder) == ("builtin", "builtin:synthetic-heads", folder)
+    with pytest.raises(InputError, match="built-in models: builtin:synthetic-heads"):
+        resolve("builtin:other")
+
+
 def test_names_that_are_nothing(hub: LoopbackHub) -> None:
     with pytest.raises(InputError, match="no built-in model 'nobody'"):
         resolve("builtin:nobody")
@@ -215,6 +229,9 @@ def test_offline_from_the_cache(hub: LoopbackHub) -> None:
         "for repo, revision in (('org/never', None), ('org/cached', 'v7')):\n"
         "    try: resolve(repo, revision)\n"
         "    except GuideHubError as error: print(error.exit_code, error)\n"
+        "from guide_hub.hub import preflight\n"
+        "try: preflight('org/cached')\n"
+        "except GuideHubError as error: print(error.exit_code, error)\n"
     )
     assert found.returncode == 0, found.stderr
     lines = found.stdout.splitlines()
@@ -222,6 +239,7 @@ def test_offline_from_the_cache(hub: LoopbackHub) -> None:
     assert lines[1] == f"{first} {MODEL['model.safetensors'].hex()} LICENSE.txt"
     assert re.match(r"4 HF_HUB_OFFLINE is set.*org/never", lines[2])
     assert re.match(r"4 HF_HUB_OFFLINE is set.*org/cached at 'v7'", lines[3])
+    assert re.match(r"4 HF_HUB_OFFLINE is set, so the Hub can't be asked", lines[4])
     assert len(hub.wire) == asked
 
 
@@ -326,6 +344,9 @@ def test_pull_request_stays_off_main_until_it_is_merged(
     assert pushed.pr_url == f"{hub.endpoint}/org/eg3d/discussions/1"
     assert find_open_pr("org/eg3d", "Erase subject-a") == pushed.pr_url
     assert find_open_pr("org/eg3d", "Erase subject-b") is None
+    with monkeypatch.context() as someone_else:
+        someone_else.setenv("HF_TOKEN", WRITE_TOKEN)
+        assert find_open_pr("org/eg3d", "Erase subject-a") is None
     assert hub.head("org/eg3d") == base
     assert hub.files("org/eg3d") == MODEL
     assert resolve("org/eg3d").weights_file.read_bytes() == MODEL["model.safetensors"]
@@ -384,6 +405,24 @@ def test_commit_with_other_content_is_no_success(hub: LoopbackHub, finished: Pat
     )
     with pytest.raises(HubError, match=r"its model\.safetensors is not the one"):
         publish(finished, base)
+
+
+def test_commit_that_can_not_be_read_back(
+    hub: LoopbackHub, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is there, and the message must not say otherwise."""
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.before_commit = lambda: monkeypatch.setattr(hub, "readable", refuse_reading_back)
+    readable = hub.readable
+
+    def refuse_reading_back(name, user, *, files=False):
+        if files:
+            raise HubFault(500, "out of order")
+        return readable(name, user)
+
+    with pytest.raises(HubError, match="was made, but could not be read back") as caught:
+        publish(finished, base)
+    assert hub.head("org/eg3d") in str(caught.value)
 
 
 def test_card_that_the_hub_refuses(hub: LoopbackHub, finished: Path) -> None:
@@ -462,8 +501,6 @@ def test_no_token_in_any_message(hub: LoopbackHub, finished: Path, monkeypatch: 
 
 
 def test_server_that_echoes_a_token(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loopback_hub import HubFault
-
     def echo(*_, **__):
         raise HubFault(500, f"could not look up {WRITE_TOKEN}")
 
@@ -485,3 +522,51 @@ def test_hub_that_is_not_there() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout.count("can't be reached (ConnectError) (check the network") == 2
+
+
+# -- the loopback Hub itself ---------------------------------------------------------------------------------
+
+
+def test_loopback_hub_keeps_refs_history_and_derived_models(hub: LoopbackHub, finished: Path) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.create_repo("other/derived", {"README.md": b"---\nbase_model: org/eg3d\n---\n"})
+    api.create_tag("org/eg3d", tag="v1")
+    api.create_branch("org/eg3d", branch="old")
+    request = publish(finished, base, create_pr=True)
+    api.merge_pull_request("org/eg3d", 1)
+    merged = hub.head("org/eg3d")
+
+    refs = api.list_repo_refs("org/eg3d", include_pull_requests=True)
+    assert {r.ref: r.target_commit for r in [*refs.branches, *refs.tags, *refs.pull_requests]} == {
+        "refs/heads/main": merged,
+        "refs/heads/old": base,
+        "refs/tags/v1": base,
+        "refs/pr/1": request.commit,
+    }
+    assert [c.commit_id for c in api.list_repo_commits("org/eg3d")] == [merged, base]
+    assert [m.id for m in api.list_models(filter="base_model:org/eg3d")] == ["other/derived"]
+    assert api.get_discussion_details("org/eg3d", 1).status == "merged"
+    assert {f.path for f in api.list_repo_tree("org/eg3d", recursive=True)} == {*MODEL, *contents(finished)}
+
+    api.delete_tag("org/eg3d", tag="v1")
+    api.delete_branch("org/eg3d", branch="old")
+    api.super_squash_history("org/eg3d", branch="main")
+    assert len(hub.log("org/eg3d")) == 1
+    old = hashlib.sha256(MODEL["model.safetensors"]).hexdigest()
+    doomed = [f for f in api.list_lfs_files("org/eg3d") if f.file_oid == old]
+    assert len(doomed) == 1  # refs/pr/1 still leads to the base commit
+    api.permanently_delete_lfs_files("org/eg3d", doomed)
+    assert old not in {f.file_oid for f in api.list_lfs_files("org/eg3d")}
+    assert MODEL["model.safetensors"] not in hub.files("org/eg3d", base).values()
+
+
+def test_loopback_hub_keeps_what_was_sent(hub: LoopbackHub, finished: Path) -> None:
+    """Else a search for what must stay private would find nothing and mean nothing."""
+    publish(finished, hub.create_repo("org/eg3d", MODEL))
+    sent = hub.sent()
+    assert (finished / "model.safetensors").read_bytes() in sent
+    assert (finished / "erasure_record.json").read_bytes() in sent
+    assert b"Erase subject-a" in sent

@@ -1,0 +1,60 @@
+"""The command line: `guide-hub COMMAND`. Each command is a module here, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from guide_hub.version import __version__
+
+COMMANDS = {
+    "erase": "Take the people of a request out of a model.",
+    "check": "Check a request and its photos.",
+    "push": "Push a finished output folder in one commit.",
+    "verify": "Check a model's hashes, record and card.",
+    "render": "Pictures from a model.",
+    "recipes": "List, show and copy the recipes.",
+}
+EXIT_CODES = """Exit codes: 0 done or nothing left to do; 1 unexpected; 2 usage, request, recipe or photo; 3 the answer
+is no (target not met, no match, a check failed); 4 Hub, token or network; 5 somebody pushed since; 130 interrupted;
+143 terminated."""
+
+
+class Lazy(click.Group):
+    """Knows its commands by name and imports one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"guide_hub.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Lazy, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="guide-hub")
+def cli() -> None:
+    """Take a person out of a face generator on the Hugging Face Hub."""
+
+
+def main() -> None:
+    """Runs the command line; every error becomes a table on stderr, an exit code and, with --json, an object."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not spin
+    from guide_hub.cli import output
+
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except BaseException as error:  # the one place where errors turn into exit codes
+        sys.exit(output.explain(error, as_json="--json" in sys.argv[1:]))

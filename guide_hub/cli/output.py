@@ -1,0 +1,98 @@
+"""stdout carries data, stderr the rest. Errors end here: a table for people, an object for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from guide_hub.errors import GuideHubError, Problem
+from guide_hub.interrupt import Stopped
+from guide_hub.report import Report, problem_dict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from guide_hub.sequence import Progress
+
+DEBUG = "GUIDE_HUB_DEBUG"
+
+
+def stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def progress(quiet: bool) -> Progress:
+    """Bars on a terminal, lines in a log, nothing when quiet."""
+    from guide_hub.progress import Bars, Lines, Silent
+
+    if quiet:
+        return Silent()
+    console = stderr()
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+def write_json(value: dict[str, Any]) -> None:
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def explain(error: BaseException, as_json: bool) -> int:
+    """Says what went wrong and returns the exit code."""
+    report = getattr(error, "report", None) or Report(status="error")
+    if isinstance(error, GuideHubError):
+        problems, code = error.problems, error.exit_code
+    elif isinstance(error, click.ClickException):
+        problems, code = [Problem(error.format_message(), "see guide-hub --help")], 2
+    elif isinstance(error, (Stopped, KeyboardInterrupt, click.Abort)):
+        code = error.exit_code if isinstance(error, Stopped) else 130
+        problems = [Problem("stopped; the same command goes on from the last step")]
+    else:
+        problems = [Problem(f"unexpected {type(error).__name__}", f"set {DEBUG}=1 for the traceback, and report it")]
+        code = 1
+        if os.environ.get(DEBUG):
+            traceback.print_exception(error, file=sys.stderr)
+    if as_json:
+        report.errors = [problem_dict(p) for p in problems]
+        write_json(report.to_dict())
+    for problem in problems:
+        place = ":".join(str(p) for p in (problem.file, problem.line, problem.column) if p is not None)
+        click.echo(f"{place}: {problem.message}" if place else f"guide-hub: {problem.message}", err=True)
+        if problem.remedy:
+            click.echo(f"  -> {problem.remedy}", err=True)
+    return code
+
+
+def warn(problems: list[Problem]) -> None:
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
+
+
+def figures(report: Report) -> None:
+    """The outcome as a table that fits 80 columns, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if report.erasures:
+        table = Table(box=None, pad_edge=False)
+        for name in ("identity", "before", "now", "line", "views", "held-out", "result"):
+            table.add_column(name, justify="left" if name in ("identity", "result") else "right")
+        for e in report.erasures:
+            others = "-" if e.verified_others_after is None else f"{e.verified_others_after:.0%}"
+            table.add_row(
+                e.identity_id, f"{e.id.before:.2f}", f"{e.now:.2f}", f"{e.id.threshold:.2f}",
+                f"{e.verified_after:.0%}", others, e.result,
+            )  # fmt: skip
+        console.print(table)
+    if report.retained:
+        console.print(f"{report.retained.verified:.0%} of {report.retained.n} other people are still themselves")
+    if report.output:
+        console.print(f"written to {report.output}", soft_wrap=True)
+    if report.pushed:
+        console.print(f"pushed: {report.pushed['pr_url'] or report.pushed['commit']}", soft_wrap=True)

@@ -1,0 +1,40 @@
+"""guide-hub recipes"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from guide_hub.errors import InputError
+from guide_hub.recipe import list_recipes, load_recipe, recipe_text
+
+
+@click.group("recipes")
+def command() -> None:
+    """The recipes that come with the package."""
+
+
+@command.command("ls")
+def ls() -> None:
+    """List them."""
+    for name in list_recipes():
+        click.echo(name)
+
+
+@command.command("show")
+@click.argument("name")
+def show(name: str) -> None:
+    """Print one."""
+    click.echo(recipe_text(name), nl=False)
+
+
+@command.command("copy")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+def copy(name: str, file: Path) -> None:
+    """Copy one to a file, to change it."""
+    if file.exists():
+        raise InputError("the file exists", remedy="choose another name")
+    load_recipe(name)
+    file.write_text(recipe_text(name), encoding="utf-8")

@@ -1,0 +1,35 @@
+"""guide-hub verify"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("verify")
+@click.argument("repo")
+@click.option("--revision", help="Branch, tag or commit.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(repo: str, revision: str | None, as_json: bool) -> None:
+    """Check that a model's files, record and card belong together. Needs no key and no photos.
+
+    Does not measure the model again, and cannot show that its figures are honest.
+    """
+    from guide_hub import hub, record
+    from guide_hub.cli import output
+    from guide_hub.errors import RefusedError
+
+    folder = Path(hub.resolve(repo, revision).folder)
+    problems = record.check_sums(folder)
+    statement = record.read_record(folder)
+    problems += record.check_subject(statement, record.digests(folder))
+    if problems:
+        raise RefusedError(*problems)
+    erasures = [{"identity_id": e["identityId"], "result": e["result"]} for e in statement["predicate"]["erasures"]]
+    if record.overall(statement) == "FAILED":
+        raise RefusedError("the files are whole, but the record says that an erasure did not meet its target")
+    if as_json:
+        output.write_json({"status": "verified", "erasures": erasures})
+    else:
+        click.echo(f"whole: {len(erasures)} erasures on record, files as SHA256SUMS and the record say")

@@ -1,0 +1,1 @@
+"""Photos and pictures of faces: detection, crop, camera, identity encoders, perceptual distances."""

@@ -1,0 +1,75 @@
+"""Optimisation of a latent and its camera against a photo (EG3D's projector, in W)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from guide_hub.eg3d import EG3D
+from guide_hub.faces.identity import IdentityEncoder
+from guide_hub.faces.perceptual import PerceptualDistance
+from guide_hub.inversion.pose import pose_label
+
+POSE_LR = 5e-3  # radians a step
+L2_WEIGHT = 1.0
+IDENTITY_WEIGHT = 0.5
+STAY_WEIGHT = 0.02  # pull towards the start, in units of its squared distance from w_avg
+
+
+def refine(
+    model: EG3D,
+    photos: Tensor,
+    ws: Tensor,
+    pose: Tensor,
+    perceptual: PerceptualDistance,
+    identity: IdentityEncoder,
+    steps: int,
+    lr: float,
+) -> tuple[Tensor, Tensor]:
+    """Adam on w (one row, repeated) and pose: photos [P, 3, H, W], ws [P, num_ws, w_dim], pose [P, 3] -> both.
+
+    `lr` is the length of a first step of w (whole-tensor norm). Rays and noise are deterministic, the model's
+    parameters take no gradient. Photos are fitted side by side and do not share anything.
+    """
+    if steps == 0:
+        return ws, pose
+    size = model.config.img_resolution
+    target = torch.nn.functional.interpolate(photos, (size, size), mode="bilinear", antialias=True)
+    mask = centre_mask(size).to(target)
+    with torch.no_grad():
+        wanted = identity(target)
+    start = ws[:, 0].clone()
+    scale = (start - model.w_avg).square().sum(1, keepdim=True) + 1e-8
+    w, angles = start.clone().requires_grad_(), pose.clone().requires_grad_()
+    rate = lr / math.sqrt(start.shape[1] * model.num_ws)
+    optimizer = torch.optim.Adam([{"params": [w], "lr": rate}, {"params": [angles], "lr": POSE_LR}], betas=(0.9, 0.99))
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(False)
+    try:
+        for step in range(steps):
+            for group, peak in zip(optimizer.param_groups, (rate, POSE_LR), strict=True):
+                group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+            repeated = w[:, None].expand(-1, model.num_ws, -1)
+            image = model.synthesis(repeated, pose_label(angles), deterministic=True)["image"]
+            l2 = ((image - target).square() * mask).flatten(1).mean(1)
+            alike = 1 - (identity(image) * wanted).sum(1)
+            stay = ((w - start).square().sum(1, keepdim=True) / scale).squeeze(1)
+            loss = perceptual(image * mask, target * mask) + L2_WEIGHT * l2 + IDENTITY_WEIGHT * alike + STAY_WEIGHT * stay
+            optimizer.zero_grad(set_to_none=True)
+            loss.sum().backward()
+            optimizer.step()
+    finally:
+        for p in frozen:
+            p.requires_grad_(True)
+    return w.detach()[:, None].repeat(1, model.num_ws, 1), angles.detach()
+
+
+def centre_mask(size: int) -> Tensor:
+    """1 over the face, 0 towards the corners, [1, 1, size, size]: a photo's ground is none of the person."""
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    r = torch.sqrt((x / 0.75) ** 2 + ((y - 0.05) / 0.95) ** 2)
+    return (1 - ((r - 0.9) / 0.2).clamp(0, 1))[None, None]

@@ -1,0 +1,74 @@
+"""What a person sees while a run works: bars on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from guide_hub.guide.eraser import StepLosses
+
+LINE_EVERY = 25  # steps between plain lines
+
+
+class Silent:
+    def stage(self, text: str) -> None: ...
+
+    def start(self, identity: str, steps: int, done: int) -> None: ...
+
+    def step(self, step: int, losses: StepLosses) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Lines(Silent):
+    """One line a stage and every `LINE_EVERY` steps, for logs."""
+
+    def __init__(self, console: Console):
+        self.console = console
+
+    def stage(self, text: str) -> None:
+        self.console.print(f"{text} ...", highlight=False, soft_wrap=True)
+
+    def start(self, identity: str, steps: int, done: int) -> None:
+        self.identity, self.steps, self.done, self.began = identity, steps, done, time.monotonic()
+        self.stage(f"erasing {identity}" + (f" from step {done + 1}" if done else ""))
+
+    def step(self, step: int, losses: StepLosses) -> None:
+        if step % LINE_EVERY == 0 or step == self.steps:
+            spent = time.monotonic() - self.began
+            left = spent / max(step - self.done, 1) * (self.steps - step)
+            self.console.print(
+                f"  {self.identity} {step}/{self.steps}  local {losses.local:.3f}  adjacency {losses.adjacency:.3f}  "
+                f"global {losses.bystanders:.3f}  {left:.0f} s left",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+
+
+class Bars(Silent):
+    """A bar for every identity with its losses and the time left."""
+
+    def __init__(self, console: Console):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}", style="dim"), console=console,
+        )  # fmt: skip
+
+    def stage(self, text: str) -> None:
+        self.console.print(f"[dim]{text} ...[/dim]", highlight=False)
+
+    def start(self, identity: str, steps: int, done: int) -> None:
+        self.progress.start()
+        self.task = self.progress.add_task(f"erasing {identity}", total=steps, completed=done, losses="")
+
+    def step(self, step: int, losses: StepLosses) -> None:
+        text = f"loc {losses.local:.2f} adj {losses.adjacency:.2f} glob {losses.bystanders:.2f}"
+        self.progress.update(self.task, completed=step, losses=text)
+
+    def finish(self) -> None:
+        self.progress.stop()

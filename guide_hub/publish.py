@@ -1,0 +1,202 @@
+"""The output folder, written beside its place and renamed when complete; and the private sheets, on demand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from guide_hub import record as records
+from guide_hub.eg3d import EG3D
+from guide_hub.evaluation.views import render_views, yaw_cameras
+from guide_hub.version import __version__
+
+if TYPE_CHECKING:
+    from guide_hub.evaluation.identity import PersonMeasure
+    from guide_hub.pipeline import Plan
+    from guide_hub.report import Report
+
+SHOWN = 6  # retained people in the card's picture
+LABEL = 16  # pixels of a caption
+
+
+def write_folder(
+    plan: Plan,
+    report: Report,
+    student: EG3D,
+    teacher: EG3D,
+    retained: Tensor,
+    device: str,
+) -> records.Record:
+    """Writes `plan.output` whole or not at all and returns its record. `retained` ws [N, num_ws, w_dim] are shown."""
+    with building(plan.output) as folder:
+        student.save_pretrained(folder)
+        (folder / "recipe.yaml").write_text(plan.recipe.to_yaml(), encoding="utf-8")
+        if plan.source.license_file is not None:
+            shutil.copyfile(plan.source.license_file, folder / "LICENSE")
+        assets = folder / "assets"
+        assets.mkdir()
+        cameras = yaw_cameras(teacher, plan.recipe.camera, 1)
+        rows = {
+            "before": render_views(teacher, retained[:SHOWN], cameras)[:, 0],
+            "after": render_views(student, retained[:SHOWN], cameras)[:, 0],
+        }
+        sheet(rows).save(assets / "retained.png", optimize=True)
+        record = make_record(plan, report, folder, device)
+        (folder / records.record.FILE).write_bytes(records.to_bytes(record))
+        card = plan.source.folder / "README.md"
+        info = records.CardInfo(
+            title=f"{plan.output.name}",
+            repo_id=plan.push_to,
+            base_metadata=_licensed(plan),
+            recipe_yaml=plan.recipe.to_yaml(),
+            assets={"retained.png": "Random people who were not erased: before (above) and after (below)."},
+            previous_card=card.read_text(encoding="utf-8") if card.is_file() else None,
+        )
+        (folder / "README.md").write_text(records.render_card(record, info), encoding="utf-8")
+        records.write_sums(folder)
+    return record
+
+
+def _licensed(plan: Plan) -> dict[str, str]:
+    """The base card's front matter; `license: other` with our copy where only a licence text was given."""
+    card = dict(plan.source.card)
+    if not card.get("license"):
+        card |= {"license": "other", "license_link": "LICENSE"}
+    return card
+
+
+def make_record(plan: Plan, report: Report, folder: Path, device: str) -> records.Record:
+    """The statement about the files in `folder`, from the report's figures alone."""
+    key = records.load_key(plan.state)
+    request = plan.request
+    from guide_hub.pipeline import environment, today
+
+    assert report.retained is not None
+    retained = records.Retained(report.retained.n, report.retained.verified, report.retained.lpips_mean)
+    erasures = []
+    for identity, figures in zip(request.identities, report.erasures, strict=True):
+        others = figures.id_others
+        metrics = records.Metrics(
+            before=figures.id.before, after=figures.id.after, threshold=figures.id.threshold, now=figures.now,
+            others=records.Held(others.before, others.after, others.threshold) if others else None,
+            id_guide=figures.id_guide, verified_after=figures.verified_after,
+            verified_others_after=figures.verified_others_after,
+        )  # fmt: skip
+        commitment = records.commit(key, request.request_id, identity.id, [p.sha256 for p in identity.images])
+        erasures.append(
+            records.Erasure(
+                request.request_id, identity.id, commitment, len(identity.images), request.regime, today(), metrics,
+                "PASSED" if figures.result == "PASSED" else "FAILED", request.public_ground, request.public_received,
+            )  # fmt: skip
+        )
+    subject = {name: records.file_sha256(folder / name) for name in ("model.safetensors", "config.json")}
+    return records.build_record(
+        subject=subject, base=records.Base(plan.source.uri, plan.weights_sha256, plan.source.revision),
+        recipe_digest=plan.recipe.digest(), recipe_name=plan.recipe.name, erasures=erasures, seed=plan.options.seed,
+        tool_version=__version__, environment=environment(device), retained=retained, previous=plan.previous,
+    )  # fmt: skip
+
+
+@contextmanager
+def building(output: Path) -> Iterator[Path]:
+    """A temporary sibling of `output` that takes its name when the block ends well, and vanishes when it does not."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    folder.chmod(0o777 & ~_umask())
+    try:
+        yield folder
+        if output.is_dir():
+            output.rmdir()  # empty: the plan checked
+        os.replace(folder, output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sheet(rows: dict[str, Tensor], scale: int = 1) -> Image.Image:
+    """Rows of pictures [N, 3, H, W] in [-1, 1], each under its caption."""
+    height, width = next(iter(rows.values())).shape[2:]
+    columns = max(len(images) for images in rows.values())
+    picture = Image.new("RGB", (columns * width * scale, len(rows) * (height * scale + LABEL)), "white")
+    draw = ImageDraw.Draw(picture)
+    for r, (caption, images) in enumerate(rows.items()):
+        top = r * (height * scale + LABEL)
+        draw.text((3, top + 2), caption, fill="black")
+        for i, image in enumerate(images):
+            tile = to_picture(image)
+            if scale != 1:
+                tile = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            picture.paste(tile, (i * width * scale, top + LABEL))
+    return picture
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """[3, H, W] in [-1, 1] -> RGB picture."""
+    pixels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def write_private_report(
+    plan: Plan,
+    crops: list[Tensor],
+    latents: list[Tensor],
+    targets: list[Tensor],
+    teacher: EG3D,
+    student: EG3D,
+    retained: Tensor,
+) -> None:
+    """Sheets with the erased people's faces, for the maintainer's eyes: `--report DIR`, mode 0700, never pushed."""
+    assert plan.options.report is not None
+    folder = plan.options.report
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    cameras = yaw_cameras(teacher, plan.recipe.camera, 5)
+    for identity, photos, ws, target in zip(plan.request.identities, crops, latents, targets, strict=True):
+        rows = {
+            "photos": photos,
+            "before": render_views(teacher, ws[:1], cameras)[0],
+            "after": render_views(student, ws[:1], cameras)[0],
+            "target": render_views(teacher, target, cameras)[0],
+        }
+        if len(ws) > 1:
+            rows["held-out photos' latents, before"] = render_views(teacher, ws[1:], cameras[2:3])[:, 0]
+            rows["held-out photos' latents, after"] = render_views(student, ws[1:], cameras[2:3])[:, 0]
+        sheet(rows, 2).save(folder / f"{identity.id}.png")
+    front = cameras[2:3]
+    rows = {
+        "others before": render_views(teacher, retained[:10], front)[:, 0],
+        "others after": render_views(student, retained[:10], front)[:, 0],
+    }
+    sheet(rows, 2).save(folder / "retained.png")
+
+
+def pull_request_body(record: records.Record) -> str:
+    """What a reviewer decides from: the erasures by opaque id and their figures."""
+    lines = ["guide-hub erased these identities from the weights; the card and erasure_record.json have the details.", ""]
+    lines += ["| identity | before | now | threshold | result |", "|---|---|---|---|---|"]
+    for e in record["predicate"]["erasures"]:
+        m = e["metrics"]["id"]
+        now = "-" if m.get("now") is None else f"{m['now']:.3f}"
+        lines.append(f"| {e['identityId']} | {m['before']:.3f} | {now} | {m['threshold']:.3f} | {e['result']} |")
+    retained = record["predicate"].get("retained")
+    if retained:
+        lines += ["", f"{retained['verified']:.0%} of {retained['n']} random other people are still verified as themselves."]
+    lines += ["", "Merging does not remove older revisions: they still show these people."]
+    return "\n".join(lines)
+
+

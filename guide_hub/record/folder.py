@@ -1,0 +1,67 @@
+"""SHA256SUMS of an output folder, in the form that `sha256sum -c` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from guide_hub.errors import InputError, Problem
+
+SUMS = "SHA256SUMS"
+_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^\\\n]+)")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under `folder` by relative name, sorted; SHA256SUMS and dot files left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != SUMS and not any(part.startswith(".") for part in name.split("/")):
+            if not _LINE.fullmatch(f"{'0' * 64}  {name}"):
+                raise ValueError("a file name with a backslash or newline has no line in SHA256SUMS")
+            found[name] = file_sha256(path)
+    return dict(sorted(found.items()))
+
+
+def write_sums(folder: Path) -> Path:
+    """Write SHA256SUMS of all files in `folder`; do it last."""
+    path = folder / SUMS
+    text = "".join(f"{digest}  {name}\n" for name, digest in digests(folder).items())
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name from SHA256SUMS. InputError where the file is missing or damaged."""
+    path = folder / SUMS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{SUMS} is missing or cannot be read") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        match = _LINE.fullmatch(line)
+        if match is None or match[2].startswith("/") or ".." in match[2].split("/"):
+            raise InputError(Problem("is not a line of sha256sum", file=SUMS, line=number, column=1))
+        found[match[2]] = match[1]
+    return found
+
+
+def check_sums(folder: Path) -> list[Problem]:
+    """What is missing, different or not listed in SHA256SUMS; empty if the folder is as it was written."""
+    listed, actual = read_sums(folder), digests(folder)
+    problems = [Problem(f"{name} is missing") for name in listed.keys() - actual.keys()]
+    problems += [Problem(f"{name} is not listed in {SUMS}") for name in actual.keys() - listed.keys()]
+    changed = [name for name in listed.keys() & actual.keys() if listed[name] != actual[name]]
+    problems += [Problem(f"{name} has changed since {SUMS} was written") for name in changed]
+    return sorted(problems, key=lambda p: p.message)

@@ -1,0 +1,73 @@
+"""What a run says about itself: the same fields in Python and in `--json`. Opaque ids and averages only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from guide_hub.errors import GuideHubError, Problem
+
+STATUSES = ("erased", "already_erased", "planned", "no_match", "failed", "error")
+
+
+@dataclass
+class IdentityFigures:
+    """Mean cosines over views before and after, beside the threshold at the recipe's false accept rate."""
+
+    before: float
+    after: float
+    threshold: float
+
+
+@dataclass
+class ErasureReport:
+    """One identity. `now` is `id.after` on the final weights; shares are of views still verified there."""
+
+    identity_id: str
+    sequence: int
+    id: IdentityFigures
+    now: float
+    id_guide: float
+    verified_after: float
+    id_others: IdentityFigures | None
+    verified_others_after: float | None
+    result: str
+
+
+@dataclass
+class RetainedReport:
+    """Random people who were not erased: share still verified against themselves, mean perceptual distance."""
+
+    n: int
+    verified: float
+    lpips_mean: float
+
+
+@dataclass
+class Report:
+    status: str
+    request_id: str | None = None
+    base: dict[str, str | None] | None = None
+    erasures: list[ErasureReport] = field(default_factory=list)
+    retained: RetainedReport | None = None
+    output: str | None = None
+    pushed: dict[str, str | None] | None = None
+    plan: dict[str, Any] | None = None
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        out = asdict(self)
+        if self.plan is None:
+            del out["plan"]
+        return out
+
+
+def error_report(error: GuideHubError, status: str = "error") -> Report:
+    return Report(status=status, errors=[problem_dict(p) for p in error.problems])
+
+
+def problem_dict(problem: Problem) -> dict[str, Any]:
+    return {
+        "file": problem.file, "line": problem.line, "column": problem.column,
+        "message": problem.message, "remedy": problem.remedy,
+    }  # fmt: skip

@@ -1,0 +1,127 @@
+"""Many identities, one after the other, each folded into the weights; resumable to the same bytes.
+
+The teacher is always the model as it was pulled. It still shows the people who were erased before, so their local
+terms are replayed and their neighbourhoods leave the global samples (`guide.eraser`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from guide_hub.checkpoint import Checkpoint
+from guide_hub.eg3d import EG3D
+from guide_hub.evaluation.identity import Likeness, PersonMeasure
+from guide_hub.guide.eraser import Eraser, Erasure, StepLosses, step_seed
+from guide_hub.interrupt import Stopper
+from guide_hub.networks import Networks
+from guide_hub.recipe import Recipe
+
+SAVE_EVERY = 25  # steps
+
+
+class Progress(Protocol):
+    """What a person sees of a run. Identities go by their opaque ids."""
+
+    def stage(self, text: str) -> None: ...
+    def start(self, identity: str, steps: int, done: int) -> None: ...
+    def step(self, step: int, losses: StepLosses) -> None: ...
+    def finish(self) -> None: ...
+
+
+class Sequence:
+    """Erases latents `w_u` (one [1, num_ws, w_dim] an identity) in order from `student`.
+
+    `measure(k, student)` is asked once after identity k is done; its answers survive in the checkpoint with the
+    weights. `progress_state` adds what the caller needs on resuming, such as the latents themselves.
+    """
+
+    def __init__(
+        self,
+        student: EG3D,
+        teacher: EG3D,
+        recipe: Recipe,
+        networks: Networks,
+        seed: int,
+        checkpoint: Checkpoint,
+        stopper: Stopper,
+        progress: Progress,
+        progress_state: dict[str, Any],
+    ):
+        self.student, self.teacher = student, teacher
+        self.recipe, self.networks, self.seed = recipe, networks, seed
+        self.checkpoint, self.stopper, self.progress = checkpoint, stopper, progress
+        self.progress_state = progress_state
+        self.erased: list[Erasure] = []
+        self.measured: list[PersonMeasure] = []
+
+    def run(
+        self, ids: list[str], latents: list[Tensor], measure: Callable[[int, EG3D], PersonMeasure], saved: dict[str, Any] | None
+    ) -> None:
+        """Everything that `saved` has not done yet. Raises `Stopped` after saving when a signal came."""
+        first, step = 0, 0
+        if saved and "synthesis" in saved:
+            first, step = saved["identity"], saved["step"]
+            self.student.backbone.synthesis.load_state_dict(saved["synthesis"])
+            self.measured = [_measure_from(m) for m in saved["measured"]]
+        for k, (identity, w_u) in enumerate(zip(ids, latents, strict=True)):
+            eraser = self._eraser()
+            erasure = eraser.target(w_u, seed=step_seed(self.seed, k, -2))
+            if k >= first:
+                if k == first and step and saved:
+                    eraser.load_state({"synthesis": saved["synthesis"], "optimizer": saved["optimizer"]})
+                self._erase_one(k, identity, eraser, erasure, step if k == first else 0)
+                self.progress.stage(f"measuring {identity}")
+                self.measured.append(measure(k, self.student))
+                self._save(k + 1, 0, eraser)
+            self.erased.append(erasure)
+
+    def _eraser(self) -> Eraser:
+        nets = self.networks
+        return Eraser(
+            self.student, self.teacher, self.recipe, nets.perceptual, nets.identity_loss, earlier=list(self.erased)
+        )
+
+    def _erase_one(self, k: int, identity: str, eraser: Eraser, erasure: Erasure, done: int) -> None:
+        total = self.recipe.optim.iterations
+        self.progress.start(identity, total, done)
+        for step in range(done, total):
+            with self.stopper.step():
+                losses = eraser.step(erasure, eraser.draw(erasure, step_seed(self.seed, k, step)))
+            self.progress.step(step + 1, losses)
+            if self.stopper.signum is not None or (step + 1) % SAVE_EVERY == 0:
+                with self.stopper.step():
+                    self._save(k, step + 1, eraser)
+                self.stopper.raise_if_asked()
+        self.progress.finish()
+
+    def _save(self, identity: int, step: int, eraser: Eraser) -> None:
+        self.checkpoint.save(
+            {
+                **self.progress_state,
+                "identity": identity,
+                "step": step,
+                **eraser.state(),
+                "measured": [asdict(m) for m in self.measured],
+            }
+        )
+
+
+def _measure_from(saved: dict[str, Any]) -> PersonMeasure:
+    likeness = {
+        key: Likeness(**value) if isinstance(value, dict) else value for key, value in saved.items() if key != "guide"
+    }
+    return PersonMeasure(guide=saved["guide"], **likeness)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA, then MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
