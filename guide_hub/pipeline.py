@@ -135,7 +135,7 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 
 def _default_recipe(source: hub.Source) -> str:
-    from guide_hub.eg3d.config import read_config
+    from guide_hub.eg3d.pretrained import read_config
     from guide_hub.networks import default_recipe
 
     return default_recipe(read_config(source.config_file))

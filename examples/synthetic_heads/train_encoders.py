@@ -6,8 +6,9 @@
     python train_encoders.py b --data runs/photos-b --out runs/encoder-b
     python train_encoders.py inversion --data runs/photos-a runs/photos-b runs/pictures --out runs/inversion
 
-A and B learn by CosFace (arXiv 1801.09414) over the people of their own set, the inversion encoder by regression to
-the known z and pose. The same command resumes a killed run.
+A and B learn on the people of their own set to bring a person's photos together and to keep the known factors of
+shape and appearance readable; the inversion encoder regresses to the known z and pose. The same command resumes a
+killed run.
 """
 
 from __future__ import annotations
@@ -27,20 +28,18 @@ from torch import Tensor, nn
 from guide_hub.faces.small import HeadsEncoderA, HeadsEncoderB, HeadsInversion
 from train_generator import learning_rate, save, z_of
 
-SCALE, MARGIN = 24.0, 0.25
+TEMPERATURE = 0.12
+PHOTOS = 3  # of each person in a batch
+IDENTITY = slice(0, 56)  # of a person's factors: shape and appearance, without expression and light
 
 
-class Margin(nn.Module):
-    """CosFace: `s * (cos - m)` for the own person, `s * cos` for the others, under cross entropy."""
-
-    def __init__(self, people: int, d: int = 128):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(people, d))
-
-    def forward(self, embedding: Tensor, person: Tensor, margin: float) -> Tensor:
-        cosine = embedding @ F.normalize(self.weight, dim=1).T
-        cosine = cosine - margin * F.one_hot(person, len(self.weight))
-        return F.cross_entropy(SCALE * cosine, person)
+def contrast(embedding: Tensor, person: Tensor) -> Tensor:
+    """Supervised contrastive loss (arXiv 2004.11362, eq. 2) over a batch with several photos of each person."""
+    logits = embedding @ embedding.T / TEMPERATURE
+    self_pair = torch.eye(len(logits), dtype=torch.bool)
+    same = (person[:, None] == person[None, :]) & ~self_pair
+    log_p = logits - torch.logsumexp(logits.masked_fill(self_pair, -torch.inf), dim=1, keepdim=True)
+    return -(log_p * same).sum(1).div(same.sum(1).clamp(min=1)).mean()
 
 
 def augment(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -67,9 +66,17 @@ class Photos:
         self.parts = [np.load(f / "images.npy", mmap_mode="r") for f in folders]
         self.bounds = np.cumsum([0] + [len(p) for p in self.parts])
         load = lambda name: torch.from_numpy(np.concatenate([np.load(f / f"{name}.npy") for f in folders]))  # noqa: E731
-        self.z, self.pose, person = z_of(load("factors")), load("pose"), load("person")
+        factors, self.pose, person = load("factors"), load("pose"), load("person")
+        self.z, self.identity = z_of(factors), factors[:, IDENTITY]
         self.has_pose = self.pose.abs().sum(1) > 0
         self.person = torch.unique(person, return_inverse=True)[1]
+
+    def some_of_each(self, people: int, rng: torch.Generator) -> Tensor:
+        """PHOTOS photos of each of `people` persons; photos of a person lie together and are equally many."""
+        each = len(self) // (int(self.person.max()) + 1)
+        chosen = torch.randperm(len(self) // each, generator=rng)[:people]
+        photos = torch.stack([torch.randperm(each, generator=rng)[:PHOTOS] for _ in chosen])
+        return (chosen[:, None] * each + photos).flatten()
 
     def __len__(self) -> int:
         return int(self.bounds[-1])
@@ -97,7 +104,7 @@ def main() -> None:
     data = Photos(args.data)
     torch.manual_seed({"a": 11, "b": 22, "inversion": 33}[args.which])
     network = {"a": HeadsEncoderA, "b": HeadsEncoderB, "inversion": HeadsInversion}[args.which]()
-    head = Margin(int(data.person.max()) + 1) if args.which != "inversion" else nn.Identity()
+    head = nn.Linear(128, IDENTITY.stop) if args.which != "inversion" else nn.Identity()
     both = nn.ModuleList([network, head])
     optimizer = torch.optim.AdamW(both.parameters(), lr=args.lr, weight_decay=0.02 if args.which != "inversion" else 0.005)
     step, spent, checkpoint = 0, 0.0, args.out / "checkpoint.pt"
@@ -114,15 +121,19 @@ def main() -> None:
         lr = learning_rate(int(spent / args.minutes * 1e5), 100_000, args.lr) * min(1.0, (step + 1) / 50)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        index = torch.randint(len(data), (args.batch,), generator=rng)
+        if args.which == "inversion":
+            index = torch.randint(len(data), (args.batch,), generator=rng)
+        else:
+            index = data.some_of_each(args.batch // PHOTOS, rng)
         images = augment(data.images(index), rng)
         if args.which == "inversion":
             z, pose = network(images)
             has = data.has_pose[index].float()[:, None]
             loss = F.mse_loss(z, data.z[index]) + 20 * (has * (pose - data.pose[index]).square()).mean()
         else:
-            margin = MARGIN * min(1.0, spent / (0.3 * args.minutes))
-            loss = head(network(images), data.person[index], margin)
+            raw = network.head(network.body(images))
+            loss = contrast(F.normalize(raw, dim=1), data.person[index])
+            loss = loss + 2 * F.mse_loss(head(raw), data.identity[index])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -50,6 +50,7 @@ CONFIG = EG3DConfig(
         c_gen_conditioning_zero=True,
     ),
 )
+RAYS = ((0.5, 32), (0.7, 48), (float("inf"), 64))  # rays a side in the second stage, by its progress
 COARSE = {"rays": 32, "depth_resolution": 12, "depth_resolution_importance": 0}
 
 
@@ -96,7 +97,7 @@ def save(path: Path, value: dict) -> None:
 
 def learning_rate(step: int, total: int, peak: float) -> float:
     warm, t = min(1.0, (step + 1) / 100), step / max(total, 1)
-    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(t, 1.0))))
+    return float(peak * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(t, 1.0)))))
 
 
 def main() -> None:
@@ -104,10 +105,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--coarse-minutes", type=float, default=8)
-    parser.add_argument("--minutes", type=float, default=60, help="of the second stage; sets the learning-rate curve")
+    parser.add_argument("--minutes", type=float, default=70, help="of the second stage; sets the learning-rate curve")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--fine-lr", type=float, default=2e-3)
+    parser.add_argument("--fine-lr", type=float, default=2.5e-3)
     parser.add_argument("--perceptual", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=600, help="the last pictures, never trained on")
@@ -157,20 +158,20 @@ def main() -> None:
             loss = error.abs().mean() + error.square().mean()
         else:
             model.renderer.config = CONFIG.rendering
-            out = model.render(planes, ws, c)
-            raw = out["image_raw"] - shrink(image, CONFIG.neural_rendering_resolution)
+            rays = next(r for until, r in RAYS if progress <= until)
+            out = model.render(planes, ws, c, neural_rendering_resolution=rays)
+            raw = out["image_raw"] - shrink(image, rays)
             error = out["image"] - image
             loss = error.abs().mean() + error.square().mean() + 0.5 * raw.abs().mean()
             loss = loss + args.perceptual * perceptual(out["image"], image).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
             decay = min(0.998, step / (step + 10))
             for a, b in zip(average.parameters(), model.parameters(), strict=True):
                 a.lerp_(b, 1 - decay)
-        figures.append((float(loss), float(10 * torch.log10(4 / error.detach().square().mean()))))
+        figures.append((float(loss.detach()), float(10 * torch.log10(4 / error.detach().square().mean()))))
         step += 1
         now = time.time()
         spent += (now - tick) / 60

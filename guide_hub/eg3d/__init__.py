@@ -1,4 +1,4 @@
-"""The generator in pure PyTorch."""
+"""EG3D, the 3D-aware face generator that GUIDE unlearns from, in pure PyTorch."""
 
 from guide_hub.eg3d.config import EG3DConfig, RenderingConfig
 from guide_hub.eg3d.model import EG3D

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,21 +19,18 @@ from guide_hub.eg3d.synthesis import Backbone
 class EG3D(Pretrained):
     """EG3D (Chan et al., CVPR 2022) with the official checkpoints' state-dict names.
 
-    Cameras `c` [N, 25] are cam2world [4, 4] and normalised intrinsics [3, 3], row-major. Pictures are nominally in
-    [-1, 1] and not clamped.
+    Cameras `c` [N, 25] are cam2world [4, 4] and normalised intrinsics [3, 3], row-major, with OpenCV's axes and in
+    world units. Pictures are nominally in [-1, 1] and not clamped. R is `neural_rendering_resolution`, the configured
+    one unless a call names its own.
     """
 
-    def __init__(self, config: EG3DConfig | dict[str, Any]):
+    def __init__(self, config: EG3DConfig | Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = config if isinstance(config, EG3DConfig) else EG3DConfig.from_dict(config)
-        self.backbone = Backbone(self.config)
-        self.superresolution = Superresolution(self.config)
-        rendering = self.config.rendering
-        self.decoder = Decoder(
-            self.config.plane_channels, self.config.decoder_hidden, self.config.decoder_features,
-            rendering.decoder_lr_mul,
-        )  # fmt: skip
-        self.renderer = Renderer(rendering)
+        self.config = config = config if isinstance(config, EG3DConfig) else EG3DConfig.from_dict(config)
+        self.backbone = Backbone(config)
+        self.superresolution = Superresolution(config)
+        self.decoder = Decoder(config)
+        self.renderer = Renderer(config.rendering)
 
     @property
     def num_ws(self) -> int:
@@ -51,15 +49,18 @@ class EG3D(Pretrained):
         truncation_cutoff: int | None = None,
         update_emas: bool = False,
     ) -> Tensor:
-        """z [N, z_dim] ~ N(0, I) and the conditioning camera c [N, 25] -> ws [N, num_ws, w_dim]."""
-        rendering = self.config.rendering
-        scale = 0.0 if rendering.c_gen_conditioning_zero else rendering.c_scale
+        """z [N, z_dim] ~ N(0, I) and the conditioning camera c [N, 25] -> ws [N, num_ws, w_dim].
+
+        `truncation_psi` pulls rows [0, cutoff), all without one, towards `w_avg`. `update_emas` moves `w_avg`.
+        """
+        options = self.config.rendering
+        scale = 0.0 if options.c_gen_conditioning_zero else options.c_scale
         return self.backbone.mapping(z, c * scale, truncation_psi, truncation_cutoff, update_emas)
 
     def planes(
         self, ws: Tensor, noise_mode: str = "const", generator: torch.Generator | None = None
     ) -> Tensor:
-        """ws [N, num_ws, w_dim] -> raw tri-planes [N, 3, C, P, P]. `noise_mode`: const, random or none."""
+        """ws [N, num_ws, w_dim] -> tri-planes [N, 3, C, P, P]. `noise_mode`: const, random (`generator`), none."""
         image = self.backbone.synthesis(ws, noise_mode, generator)
         return image.view(len(image), 3, -1, *image.shape[2:])
 
@@ -77,19 +78,19 @@ class EG3D(Pretrained):
     ) -> dict[str, Tensor]:
         """Pictures of planes [N, 3, C, P, P] from cameras c [N, 25]; differentiable in planes, ws and c.
 
-        Returns `image` [N, 3, H, W] (absent without `superresolve`), `image_raw` [N, 3, R, R], `image_depth`
-        [N, 1, R, R]. `sampling` replaces `deterministic` and `generator` where single draws must be given.
+        Returns `image` [N, 3, H, W] (absent without `superresolve`), `image_raw` [N, 3, R, R] and `image_depth`
+        [N, 1, R, R] in world units. `sampling` replaces `deterministic` and `generator` where the very numbers must
+        be given.
         """
-        size = neural_rendering_resolution or self.config.neural_rendering_resolution
+        n, size = len(planes), neural_rendering_resolution or self.config.neural_rendering_resolution
         how = sampling or RaySampling(deterministic, generator)
         origins, directions = rays(*split_label(c), size)
         features, depth, _ = self.renderer(planes, self.decoder, origins, directions, how)
-        features = features.permute(0, 2, 1).reshape(len(planes), -1, size, size).contiguous()
-        rgb = features[:, : self.config.img_channels]
-        out = {"image_raw": rgb, "image_depth": depth.permute(0, 2, 1).reshape(len(planes), 1, size, size)}
+        features = features.transpose(1, 2).reshape(n, -1, size, size)
+        out = {"image_raw": features[:, :3], "image_depth": depth.view(n, 1, size, size)}
         if superresolve:
             mode = self.config.rendering.superresolution_noise_mode
-            out["image"] = self.superresolution(rgb, features, ws, mode, how.generator)
+            out["image"] = self.superresolution(out["image_raw"], features, ws, mode, how.generator)
         return out
 
     def synthesis(
@@ -103,22 +104,37 @@ class EG3D(Pretrained):
         generator: torch.Generator | None = None,
         sampling: RaySampling | None = None,
     ) -> dict[str, Tensor]:
-        """`planes`, then `render`. Equal seeds of `generator` give equal pictures on one device."""
+        """`planes`, then `render`. Equal seeds of `generator` give equal pictures on one kind of device."""
         return self.render(
             self.planes(ws, noise_mode, generator), ws, c, deterministic=deterministic,
             neural_rendering_resolution=neural_rendering_resolution, generator=generator, sampling=sampling,
         )  # fmt: skip
 
     def sample_mixed(
-        self, xyz: Tensor, dirs: Tensor | None, ws: Tensor, noise_mode: str = "const"
+        self,
+        xyz: Tensor,
+        dirs: Tensor | None,
+        ws: Tensor,
+        noise_mode: str = "const",
+        *,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Decoder output at world points xyz [N, P, 3]: `rgb` [N, P, F], raw density `sigma` [N, P, 1].
+        """The scene at world points xyz [N, P, 3]: `rgb` [N, P, F] and raw density `sigma` [N, P, 1].
 
-        `dirs` is accepted for the reference's signature; the decoder does not look at directions.
+        `dirs` stands for the reference's signature: the decoder does not look at directions.
         """
-        colors, sigma = self.renderer.query(self.planes(ws, noise_mode), self.decoder, xyz)
-        return {"rgb": colors, "sigma": sigma}
+        planes = self.planes(ws, noise_mode, generator)
+        rgb, sigma = self.renderer.query(planes, self.decoder, xyz, RaySampling(deterministic, generator))
+        return {"rgb": rgb, "sigma": sigma}
 
-    def forward(self, z: Tensor, c: Tensor, **kwargs: Any) -> dict[str, Tensor]:
-        """mapping and synthesis with one camera."""
-        return self.synthesis(self.mapping(z, c), c, **kwargs)
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        **synthesis: Any,
+    ) -> dict[str, Tensor]:
+        """`mapping`, then `synthesis`, both with camera c [N, 25]."""
+        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), c, **synthesis)

@@ -3,120 +3,129 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from guide_hub.errors import InputError
+
 LRELU_SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2)
 
 
+def draw(
+    fn: Callable[..., Tensor], size: tuple[int, ...], generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """Numbers of `torch.rand` or `torch.randn` on `device`.
+
+    Drawn on the generator's own device, so that a seed means the same everywhere; without a generator, from the
+    global stream of `device`.
+    """
+    if generator is None:
+        return fn(size, device=device)
+    return fn(size, generator=generator, device=generator.device).to(device)
+
+
+# ----------------------------------------------------------------------------
+# FIR resampling with the binomial filter (StyleGAN2, appendix B).
+
+
 def fir_filter() -> Tensor:
-    """The [4, 4] binomial low-pass [1, 3, 3, 1] x [1, 3, 3, 1] / 64 of StyleGAN2."""
+    """The [4, 4] low-pass [1, 3, 3, 1] x [1, 3, 3, 1] / 64."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     return torch.outer(taps, taps) / 64
 
 
-def bias_act(
-    x: Tensor, bias: Tensor | None = None, act: str = "linear", gain: float = 1.0, clamp: float | None = None
-) -> Tensor:
-    """`act(x + b) * gain`, clamped to +-clamp. `lrelu` carries its own gain of sqrt(2) times `gain`."""
-    if bias is not None:
-        x = x + bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
-    if act == "lrelu":
-        x = F.leaky_relu(x, LRELU_SLOPE)
-        gain *= LRELU_GAIN
-    if gain != 1.0:
-        x = x * gain
-    return x if clamp is None else x.clamp(-clamp * 1.0, clamp * 1.0)
-
-
-def fir(x: Tensor, kernel: Tensor, padding: int, gain: float = 1.0, stride: int = 1) -> Tensor:
-    """Depth-wise FIR of [N, C, H, W] with a symmetric [k, k] kernel."""
+def fir(x: Tensor, kernel: Tensor, padding: int, gain: float = 1.0) -> Tensor:
+    """Every channel of [N, C, H, W], padded with zeros on all sides, convolved with `kernel` [k, k] times `gain`."""
     channels = x.shape[1]
-    weight = (kernel * gain).to(x.dtype).expand(channels, 1, -1, -1)
-    return F.conv2d(x, weight, padding=padding, stride=stride, groups=channels)
+    weight = (kernel * gain).flip(0, 1).to(x.dtype).expand(channels, 1, -1, -1)
+    return F.conv2d(x, weight, padding=padding, groups=channels)
 
 
 def upsample2d(x: Tensor) -> Tensor:
-    """Times two with the FIR filter: equal to bilinear x2 of the zero-padded image, cropped, and faster."""
-    up = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
-    return up[:, :, 2:-2, 2:-2]
+    """[N, C, H, W] -> [N, C, 2 H, 2 W] through the filter.
+
+    Bilinear interpolation has the same taps (1/4, 3/4); the border of zeros makes its edges fade as the filter's do.
+    """
+    padded = F.pad(x, (1, 1, 1, 1))
+    return F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)[:, :, 2:-2, 2:-2]
 
 
-def downsample2d(x: Tensor, kernel: Tensor) -> Tensor:
-    """Half the size with the FIR filter."""
-    return fir(x, kernel, padding=1, stride=2)
+# ----------------------------------------------------------------------------
+# Layers.
+
+
+def bias_act(x: Tensor, bias: Tensor, act: str = "linear", clamp: float | None = None) -> Tensor:
+    """`act(x + bias)` of [N, C, ...] with bias [C], limited to +-clamp.
+
+    `act` is "linear", or "lrelu": leaky ReLU times sqrt(2).
+    """
+    x = x + bias.to(x.dtype).view(-1, *[1] * (x.ndim - 2))
+    if act == "lrelu":
+        x = F.leaky_relu_(x.mul_(LRELU_GAIN), LRELU_SLOPE)  # the gain commutes; `x` is a copy by now
+    return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 class FullyConnected(nn.Module):
-    """Linear layer with the equalised learning rate: stored weight ~ N(0, 1) / lr, used times lr / sqrt(in)."""
+    """Linear layer with equalised learning rate: stored weight ~ N(0, 1) / lr, used times lr / sqrt(in).
 
-    def __init__(self, d_in: int, d_out: int, act: str = "linear", lr: float = 1.0, bias_init: float = 0.0):
+    `bias_init` is the stored bias, used times lr. `act` as in `bias_act`.
+    """
+
+    def __init__(
+        self, d_in: int, d_out: int, act: str = "linear", lr: float = 1.0, bias_init: float = 0.0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(d_out, d_in) / lr)
-        self.bias = nn.Parameter(torch.full((d_out,), float(bias_init)))
+        self.bias = nn.Parameter(torch.full((d_out,), bias_init))
         self.act = act
         self.lr = lr
+        self.gain = lr / math.sqrt(d_in)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
-        weight = self.weight.to(x.dtype) * (self.lr / math.sqrt(self.weight.shape[1]))
-        y = F.linear(x, weight, self.bias.to(x.dtype) * self.lr)
+        bias = self.bias if self.lr == 1 else self.bias * self.lr
+        y = F.linear(x, self.weight * self.gain, bias)
         return F.leaky_relu(y, LRELU_SLOPE) * LRELU_GAIN if self.act == "lrelu" else y
 
 
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, styles: Tensor, kernel: Tensor, up: int = 1, demodulate: bool = True
+    x: Tensor, weight: Tensor, styles: Tensor, kernel: Tensor | None = None, demodulate: bool = True
 ) -> Tensor:
-    """StyleGAN2's convolution: x [N, I, H, W], weight [O, I, k, k], styles [N, I] -> [N, O, up H, up W].
+    """Style-modulated convolution (StyleGAN2, section 2.2): x [N, I, H, W], weight [O, I, k, k], styles [N, I].
 
-    Scales activations by the style before and by the demodulation after one shared convolution, which equals the
-    per-sample kernels and needs no grouped convolution.
+    With `kernel`, the FIR filter, the output is twice as large: [N, O, 2 H, 2 W]. Activations are scaled by the style
+    before one convolution with shared weights, and by the demodulation after it: equal to kernels of their own for
+    every sample, and much faster than those where N > 1.
     """
-    if x.dtype == torch.float16 and demodulate:  # keeps the products inside fp16's range
-        fan_in = weight[0].numel()
-        weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * math.sqrt(fan_in))
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    scale = None
-    if demodulate:
-        squares = styles.square() @ weight.square().sum((2, 3)).t()
-        scale = (squares + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
-    x = x * styles.to(x.dtype)[:, :, None, None]
-    weight = weight.to(x.dtype)
-    if up == 2:
-        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-        x = fir(x, kernel, padding=1, gain=4.0)
+    if x.dtype == torch.float16 and demodulate:  # sums stay in fp16's range; demodulation takes it out again
+        weight = weight / (weight.abs().amax((1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel()))
+        styles = styles / styles.abs().amax(1, keepdim=True)
+    y = x * styles.to(x.dtype)[:, :, None, None]
+    if kernel is None:
+        y = F.conv2d(y, weight.to(x.dtype), padding=weight.shape[-1] // 2)
     else:
-        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    return x if scale is None else x * scale
-
-
-def make_noise(
-    mode: str, constant: Tensor, strength: Tensor, x: Tensor, generator: torch.Generator | None
-) -> Tensor | None:
-    """Noise to add to x [N, C, H, W]: `random` [N, 1, H, W], `const` [H, W], `none`."""
-    if mode == "none":
-        return None
-    if mode == "const":
-        return constant * strength
-    if mode == "random":
-        return draw(torch.randn, (len(x), 1, *x.shape[2:]), generator, x.device) * strength
-    raise ValueError(f"noise_mode must be random, const or none, not {mode!r}")
-
-
-def draw(fn, shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    """Random numbers on the generator's own device, moved to `device`; without one, the device's global stream."""
-    if generator is None:
-        return fn(shape, device=device)
-    return fn(shape, generator=generator, device=generator.device).to(device)
+        y = F.conv_transpose2d(y, weight.to(x.dtype).transpose(0, 1), stride=2)
+        y = fir(y, kernel, padding=1, gain=4)  # 4: the zeros between samples thin the signal
+    if not demodulate:
+        return y
+    energy = styles.square() @ weight.square().sum((2, 3)).t()
+    return y * (energy + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3 x 3 convolution, noise, bias, leaky ReLU. Buffers and parameters carry the official names."""
+    """Modulated 3 x 3 convolution, noise, bias, leaky ReLU. `up` is 1 or 2; `resolution` is the output's side."""
 
-    def __init__(self, c_in: int, c_out: int, w_dim: int, resolution: int, up: int = 1, clamp: float | None = None):
+    noise_const: Tensor
+    resample_filter: Tensor
+
+    def __init__(
+        self, c_in: int, c_out: int, w_dim: int, resolution: int, *, up: int = 1, clamp: float | None = None
+    ) -> None:
         super().__init__()
         self.up = up
         self.clamp = clamp
@@ -128,28 +137,69 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
     def forward(
-        self, x: Tensor, w: Tensor, noise_mode: str, generator: torch.Generator | None, gain: float = 1.0
+        self, x: Tensor, w: Tensor, noise_mode: str = "const", generator: torch.Generator | None = None
     ) -> Tensor:
         """x [N, I, H, W], w [N, w_dim] -> [N, O, up H, up W]."""
-        x = modulated_conv2d(x, self.weight, self.affine(w), self.resample_filter, self.up)
-        noise = make_noise(noise_mode, self.noise_const, self.noise_strength, x, generator)
+        x = modulated_conv2d(x, self.weight, self.affine(w), self.resample_filter if self.up == 2 else None)
+        noise = self.noise(noise_mode, len(x), generator)
         if noise is not None:
             x = x + noise.to(x.dtype)
-        return bias_act(x, self.bias, "lrelu", gain, None if self.clamp is None else self.clamp * gain)
+        return bias_act(x, self.bias, "lrelu", self.clamp)
+
+    def noise(self, mode: str, n: int, generator: torch.Generator | None) -> Tensor | None:
+        """What is added to every channel: [N, 1, H, W] (`random`), [H, W] (`const`) or nothing (`none`)."""
+        if mode == "none":
+            return None
+        if mode == "const":
+            return self.noise_const * self.noise_strength
+        if mode == "random":
+            size = (n, 1, *self.noise_const.shape)
+            return draw(torch.randn, size, generator, self.noise_const.device) * self.noise_strength
+        raise InputError(f"noise_mode must be random, const or none, not {mode!r}")
 
 
 class ToRGB(nn.Module):
-    """Modulated 1 x 1 convolution without demodulation."""
+    """Modulated 1 x 1 convolution without demodulation, to the channels of the skip image."""
 
-    def __init__(self, c_in: int, c_out: int, w_dim: int, clamp: float | None = None):
+    def __init__(self, c_in: int, c_out: int, w_dim: int, clamp: float | None = None) -> None:
         super().__init__()
         self.clamp = clamp
+        self.gain = 1 / math.sqrt(c_in)
         self.affine = FullyConnected(w_dim, c_in, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(c_out, c_in, 1, 1))
         self.bias = nn.Parameter(torch.zeros(c_out))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, I, H, W], w [N, w_dim] -> [N, O, H, W]."""
-        styles = self.affine(w) / math.sqrt(self.weight.shape[1])
-        x = modulated_conv2d(x, self.weight, styles, self.weight, demodulate=False)
+        x = modulated_conv2d(x, self.weight, self.affine(w) * self.gain, demodulate=False)
         return bias_act(x, self.bias, clamp=self.clamp)
+
+
+# ----------------------------------------------------------------------------
+# Softplus that costs little on a CPU.
+
+
+class _SoftplusCPU(torch.autograd.Function):
+    """`-log(sigmoid(-x))`. PyTorch's own takes log1p, which is ten times slower than log on some CPUs.
+
+    Keeps only the result, which the next layer keeps anyway: the derivative is `1 - exp(-y)`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clamp(max=80).neg_().sigmoid_().log_().neg_()  # sigmoid(-x) underflows from 88
+        torch.maximum(y, x, out=y)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return (1 - torch.exp(-y)) * grads[0]
+
+
+class Softplus(nn.Module):
+    """`log(1 + exp(x))`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _SoftplusCPU.apply(x) if x.device.type == "cpu" else F.softplus(x)

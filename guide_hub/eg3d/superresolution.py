@@ -1,4 +1,4 @@
-"""Super-resolution of the rendered feature image: the official modules as one class (EG3D section 4.3)."""
+"""Super-resolution of the rendered feature image: EG3D's modules as one class (EG3D section 4.3)."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from torch import Tensor, nn
 from guide_hub.eg3d.config import EG3DConfig
 from guide_hub.eg3d.ops import fir_filter
 from guide_hub.eg3d.synthesis import SynthesisBlock
+from guide_hub.errors import InputError
 
 FP16_CLAMP = 256.0
 
 
 class Superresolution(nn.Module):
-    """Two StyleGAN2 blocks driven by the last row of `ws`; which of the two upsample depends on the module's kind."""
+    """Two StyleGAN2 blocks driven by the last row of `ws`. The second upsamples; in some modules the first too."""
 
-    def __init__(self, config: EG3DConfig):
+    def __init__(self, config: EG3DConfig) -> None:
         super().__init__()
         kind = config.sr_kind
-        if kind.img_resolution != config.img_resolution:
-            raise ValueError(f"{config.superresolution} makes {kind.img_resolution} px, not {config.img_resolution}")
-        self.kind = kind
+        self.input_resolution = kind.input_resolution
+        self.only_enlarges = kind.resize == "enlarge"
         self.antialias = config.rendering.sr_antialias
         fp16 = config.sr_num_fp16_res > 0
-        clamp = FP16_CLAMP if fp16 else None
-        first = kind.img_resolution // 2
-        ups = (2 if kind.first_block_upsamples else 1, 2)
-        if kind.input_resolution * ups[0] * 2 != kind.img_resolution:
-            raise ValueError(f"{config.superresolution} cannot turn {kind.input_resolution} into {kind.img_resolution}")
-        shared = {"w_dim": config.w_dim, "img_channels": config.img_channels, "clamp": clamp, "fp16": fp16}
-        a, b = kind.widths
-        self.block0 = SynthesisBlock(config.decoder_features, a, resolution=first, up=ups[0], **shared)
-        self.block1 = SynthesisBlock(a, b, resolution=kind.img_resolution, up=2, **shared)
+        clamp = FP16_CLAMP if fp16 else None  # on every device, whatever it computes in
+        sizes = (config.img_resolution // 2, config.img_resolution)
+        widths = (config.decoder_features, *kind.widths)
+        for i, up in enumerate((2 if kind.first_block_upsamples else 1, 2)):
+            block = SynthesisBlock(
+                widths[i],
+                widths[i + 1],
+                config.w_dim,
+                sizes[i],
+                config.img_channels,
+                up=up,
+                clamp=clamp,
+                fp16=fp16,
+            )
+            self.add_module(f"block{i}", block)
         if kind.owns_filter:
-            self.register_buffer("resample_filter", fir_filter())
+            self.register_buffer("resample_filter", fir_filter())  # unused, but official checkpoints carry it
 
     def forward(
         self,
@@ -44,16 +50,22 @@ class Superresolution(nn.Module):
         noise_mode: str = "none",
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """rgb [N, 3, R, R], features x [N, F, R, R], ws [N, num_ws, w_dim] -> [N, 3, img, img]."""
-        size = self.kind.input_resolution
-        if x.shape[-1] != size and (self.kind.resize == "always" or x.shape[-1] < size):
-            x, rgb = (
-                F.interpolate(t, (size, size), mode="bilinear", align_corners=False, antialias=self.antialias)
-                for t in (x, rgb)
-            )
-        if x.shape[-1] != size:
-            raise ValueError(f"this super-resolution takes at most {size} rays a side, not {x.shape[-1]}")
-        ws = ws[:, -1:].repeat(1, 3, 1)
+        """rgb [N, 3, R, R], features x [N, F, R, R], ws [N, num_ws, w_dim] -> [N, 3, H, W].
+
+        Other sizes R than the module's own are resized first. Raises InputError where R is larger and the module
+        only enlarges.
+        """
+        rgb, x = self.resize(rgb), self.resize(x)
+        ws = ws[:, -1:].to(torch.float32).expand(-1, 3, -1)
         x, rgb = self.block0(x, rgb, ws, noise_mode, generator)
-        x, rgb = self.block1(x, rgb, ws, noise_mode, generator)
-        return rgb
+        return self.block1(x, rgb, ws, noise_mode, generator)[1]
+
+    def resize(self, x: Tensor) -> Tensor:
+        """Bilinear, to the input size of the first block."""
+        size, now = self.input_resolution, x.shape[-1]
+        if now == size:
+            return x
+        if now > size and self.only_enlarges:
+            raise InputError(f"this super-resolution takes at most {size} x {size} rays, not {now} x {now}")
+        antialias = self.antialias and now > size  # nothing to filter where it grows
+        return F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=antialias)

@@ -1,7 +1,7 @@
 """Crops from five landmarks: EG3D's in-the-wild framing, and similarity warps to a recogniser's template.
 
-Points are (x, y) pixels, y down, in MTCNN's order: left eye, right eye, nose tip, mouth left, mouth right, left and
-right as they lie in the picture.
+Points are (x, y) pixels, y down, in MTCNN's order: left eye, right eye, nose tip, mouth left, mouth right,
+where left and right are the picture's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from guide_hub.errors import InputError
 
 Padding = Literal["auto", "reflect", "edge", "white"]
 
-# The five points on the mean face, y up, z towards the viewer (Deep3DFaceRecon_pytorch, similarity_Lm3D_all; MIT).
+# The five points on the mean face, y up, z towards the viewer (Deep3DFaceRecon's similarity_Lm3D_all, MIT).
 STANDARD_POINTS = np.array(
     [
         [-0.3115, 0.2904, 0.1338],
@@ -42,9 +42,9 @@ WHITE = 250
 
 @dataclass(frozen=True)
 class Crop:
-    """A square, EG3D-framed picture; `points` [5, 2] in its pixels, `pose_pos` [3, 3] the closed form's rotation.
+    """A square, EG3D-framed picture with the `points` [5, 2] in its pixels.
 
-    `pose_pos` takes the mean face to a camera with x right, y up, z towards the viewer.
+    `pose_pos` [3, 3] is the closed form's rotation: the mean face's axes to x right, y up, z to the viewer.
     """
 
     image: Image.Image
@@ -54,7 +54,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class PosFit:
-    """Scaled orthography of STANDARD_POINTS: pixels a unit, rotation [3, 3], image (x, y up) of the origin."""
+    """Scaled orthography of STANDARD_POINTS: pixels a unit, rotation [3, 3], the origin's image (y up)."""
 
     scale: float
     rotation: np.ndarray
@@ -68,7 +68,7 @@ def fit_pos(points: np.ndarray) -> PosFit:
     rows, centre = solution[:3].T, solution[3]
     lengths = np.linalg.norm(rows, axis=1)
     if not np.isfinite(solution).all() or lengths.min() < 1e-6:
-        raise InputError("the landmarks of the face do not spread out", remedy="use a sharper, larger photo")
+        raise InputError("shows a face whose landmarks coincide", remedy="use a sharper, larger photo")
     first, second = rows / lengths[:, None]
     u, _, vt = np.linalg.svd(np.stack([first, second, np.cross(first, second)]))
     return PosFit(float(lengths.mean()), u @ vt, centre)
@@ -77,10 +77,10 @@ def fit_pos(points: np.ndarray) -> PosFit:
 def eg3d_crop(image: Image.Image, points: np.ndarray, size: int = 512, padding: Padding = "auto") -> Crop:
     """The face in EG3D's frame (its in-the-wild preprocessing; inversion by landmarks alone).
 
-    EG3D scales the photo until one unit measures 300 pixels, centres it, keeps the middle 700 pixels and resizes
-    (LANCZOS); here that is one square box and one resize. Beyond the photo `reflect` mirrors it, as FFHQ's
-    alignment does, `edge` repeats its border, `white` is white, and `auto` is `white` for a photo on white
-    ground, else `reflect`. InputError where the landmarks coincide.
+    EG3D scales the photo until one unit measures 300 pixels, centres it, keeps the middle 700 pixels and
+    resizes (LANCZOS); here that is one square box and one resize. Beyond the photo `reflect` mirrors it, as
+    FFHQ's alignment does, `edge` repeats its border, `white` is white, and `auto` is `white` for a photo on
+    white ground, else `reflect`. InputError where the landmarks make no face inside the photo.
     """
     points = np.asarray(points, np.float64)
     height = image.height
@@ -88,8 +88,8 @@ def eg3d_crop(image: Image.Image, points: np.ndarray, size: int = 512, padding: 
     side = fit.scale / FACE_SCALE
     centre = np.array([fit.centre[0], height - fit.centre[1]])
     corner = centre - side / 2
-    if side > 4 * (image.width + height):
-        raise InputError("the face is larger than its photo", remedy="use a photo that shows the whole head")
+    if side > 3 * max(image.size):
+        raise InputError("shows a face larger than the photo", remedy="use a photo that shows the whole head")
     canvas, origin = _padded(image.convert("RGB"), corner, side, padding)
     left, top = corner - origin
     box = (max(left, 0.0), max(top, 0.0), min(left + side, canvas.width), min(top + side, canvas.height))
@@ -97,13 +97,17 @@ def eg3d_crop(image: Image.Image, points: np.ndarray, size: int = 512, padding: 
     return Crop(picture, (points - corner) * size / side, fit.rotation)
 
 
-def _padded(image: Image.Image, corner: np.ndarray, side: float, padding: Padding) -> tuple[Image.Image, np.ndarray]:
+def _padded(
+    image: Image.Image, corner: np.ndarray, side: float, padding: Padding
+) -> tuple[Image.Image, np.ndarray]:
     """The part of the picture that the box needs, grown where the box leaves it, and the part's origin."""
     left, top = (math.floor(value) for value in corner)
     right, bottom = (math.ceil(value + side) for value in corner)
     inside = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
     if inside[0] >= inside[2] or inside[1] >= inside[3]:
-        raise InputError("the face lies outside its photo", remedy="use a photo that shows the whole head")
+        raise InputError(
+            "shows a face that lies outside the photo", remedy="use a photo that shows the whole head"
+        )
     pixels = np.asarray(image.crop(inside))
     grow = (
         (inside[1] - top, bottom - inside[3]),
@@ -122,7 +126,7 @@ def _padded(image: Image.Image, corner: np.ndarray, side: float, padding: Paddin
 
 
 def on_white(image: Image.Image) -> bool:
-    """Whether the upper two thirds of the picture's border are white: a cut-out head's shoulders may touch it."""
+    """Whether the border's upper two thirds are white; a cut-out head's shoulders may touch what is below."""
     pixels = np.asarray(image.convert("RGB"))
     sides = pixels[: max(1, 2 * image.height // 3)]
     border = np.concatenate([sides[0], sides[:, 0], sides[:, -1]])
@@ -130,7 +134,7 @@ def on_white(image: Image.Image) -> bool:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """[2, 3] rotation, scale and shift that best take points [K, 2] to points [K, 2] (Umeyama 1991, eq. 40-42)."""
+    """[2, 3] rotation, scale and shift that best take one [K, 2] to the other (Umeyama 1991, eq. 40-42)."""
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     mean_s, mean_t = source.mean(0), target.mean(0)
     centred = source - mean_s
@@ -146,8 +150,8 @@ def similarity_warp(
 ) -> Tensor:
     """A picture [3, H, W] as float [3, size, size] with its points moved onto the template, zeros outside.
 
-    Bilinear with pixel centres at whole numbers, as OpenCV's warpAffine. `samples` > 1 averages that many points
-    each way in a pixel, against the aliasing of strong reductions.
+    Bilinear with pixel centres at whole numbers, as OpenCV's warpAffine. `samples` > 1 averages that many
+    points each way in a pixel, against the aliasing of strong reductions.
     """
     forward = similarity(points, template)
     matrix = np.linalg.inv(np.vstack([forward, [0.0, 0.0, 1.0]]))[:2]

@@ -1,4 +1,5 @@
-"""A request's photos as EG3D crops. Every photo that cannot be used is named by its place in the request, all at once."""
+"""A request's photos as EG3D crops. All photos that cannot be used are named at once, by place in the
+request."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from guide_hub.errors import InputError
 from guide_hub.faces.alignment import eg3d_crop
-from guide_hub.faces.detection import Detector
+from guide_hub.faces.detection import Detector, smallest_face
 from guide_hub.request import Request
 
 
@@ -21,7 +22,8 @@ def load_crops(request: Request, size: int, device: torch.device) -> list[Tensor
         for photo in identity.images:
             try:
                 image = photo.open()
-                crops.append(eg3d_crop(image, detector.one_face(image, photo.face).points, size).image)
+                face = detector.one_face(image, photo.face, min_size=smallest_face(size))
+                crops.append(eg3d_crop(image, face.points, size).image)
             except InputError as error:
                 at_photo = [p if p.line else photo.problem(p.message, p.remedy) for p in error.problems]
                 problems.extend(at_photo)

@@ -14,6 +14,7 @@ from guide_hub.errors import InputError
 
 MIN_PROBABILITY = 0.9  # EG3D's own preprocessing rejects less
 MIN_SIZE = 64
+BYSTANDER = 0.4  # of the largest face's size
 SMALLEST = 20  # pixels: what the detector looks for at all
 MAX_SIDE = 1600  # larger photos are searched reduced: MTCNN needs no more, and its pyramid costs by the pixel
 
@@ -39,10 +40,15 @@ class Face:
         return left <= x <= right and top <= y <= bottom
 
 
+def smallest_face(resolution: int) -> float:
+    """What `min_size` suits a model of that resolution: an EG3D frame's face is half as wide as the frame."""
+    return min(MIN_SIZE, 3 / 8 * resolution)
+
+
 class Detector:
     """MTCNN (arXiv 1604.02878), built at its first use; the same photo always gives the same faces."""
 
-    def __init__(self, device: str | torch.device = "cpu"):
+    def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         self._network: Any = None
 
@@ -65,16 +71,17 @@ class Detector:
             return []
         faces = []
         for box, probability, five in zip(boxes, probabilities, points, strict=True):
-            left, top, right, bottom = (float(v) for v in np.asarray(box).reshape(2, 2).ravel() / np.tile(scales, 2))
+            left, top, right, bottom = np.asarray(box, np.float64) / np.tile(scales, 2)
             landmarks = np.asarray(five, np.float64) / scales
-            faces.append(Face((left, top, right, bottom), landmarks, float(probability)))
+            sides = (float(left), float(top), float(right), float(bottom))
+            faces.append(Face(sides, landmarks, float(probability)))
         return sorted(faces, key=lambda face: -face.size)
 
     def _mtcnn(self) -> Any:
         if self._network is None:
             from facenet_pytorch import MTCNN
 
-            self._network = MTCNN(keep_all=True, device=self.device, min_face_size=SMALLEST, post_process=False)
+            self._network = MTCNN(keep_all=True, device=self.device, min_face_size=SMALLEST)
             self._network.eval().requires_grad_(False)
         return self._network
 
@@ -88,9 +95,10 @@ class Detector:
     ) -> Face:
         """The one face of a photo, or the one that holds the pixel `face_hint` (x, y).
 
-        InputError, without naming the photo: no face, several faces and no hint, none at the hint, a detection
-        below `min_probability`, a box whose shorter side is below `min_size` pixels. Faces of a third of the
-        largest one's size or less, and uncertain ones, do not count as several: they are bystanders and false alarms.
+        InputError, without naming the photo: no face, several faces and no hint, none at the hint, a
+        detection below `min_probability`, a box whose shorter side is below `min_size` pixels. Uncertain
+        faces, those below `min_size` and those far smaller than the largest do not count as several: they
+        are bystanders and false alarms.
         """
         faces = self.detect(image)
         if not faces:
@@ -99,7 +107,8 @@ class Detector:
             face = _at(faces, face_hint)
         else:
             certain = [face for face in faces if face.probability >= min_probability]
-            several = [face for face in certain if face.size > certain[0].size / 3]
+            subject = max(min_size, BYSTANDER * certain[0].size) if certain else 0
+            several = [face for face in certain if face.size >= subject]
             if len(several) > 1:
                 raise InputError(
                     f"shows {len(several)} faces",
@@ -108,7 +117,7 @@ class Detector:
             face = certain[0] if certain else faces[0]
         if face.probability < min_probability:
             raise InputError(
-                f"shows a face that the detector is unsure of ({face.probability:.2f} of {min_probability:.2f})",
+                f"shows a face that is uncertain ({face.probability:.2f}, at least {min_probability:.2f})",
                 remedy="use a sharper photo with less of the face hidden",
             )
         if face.size < min_size:

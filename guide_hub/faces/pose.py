@@ -1,8 +1,8 @@
 """The camera of a photo from five landmarks, without a morphable model: a look-at MAP fit (numpy only).
 
-The mean face's five points stand at fixed places in EG3D's world; the camera that sees them where the detector found
-them is found by Levenberg-Marquardt under priors of EG3D's framing. Landmarks differ from the mean face by several
-pixels, so about 4 degrees is what five points allow.
+The mean face's five points stand at fixed places in EG3D's world; the camera that sees them where the
+detector found them is found by Levenberg-Marquardt under priors of EG3D's framing. Landmarks differ from
+the mean face by several pixels, so about 4 degrees is what five points allow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FOCAL = 4.2647  # EG3D's FFHQ labels, in image sizes
 WORLD_POINTS = 0.27 * STANDARD_POINTS + np.array([0.0, 0.006, 0.161])
 RADIUS = 2.7  # EG3D puts every camera on this sphere
 
-# Means and standard deviations of (yaw, pitch, roll, distance, lateral x, lateral y); radians and world units.
+# Of (yaw, pitch, roll, distance, lateral x, lateral y), in radians and world units.
 PRIOR_MEAN = np.array([0.0, math.radians(3), 0.0, 2.6, 0.0, 0.0])
 PRIOR_SD = np.array([math.radians(25), math.radians(6), math.radians(6), 0.08, 0.06, 0.06])
 RESIDUAL_SD = 4 / 512  # of the image size
@@ -29,8 +29,8 @@ STARTS = (0.0, math.radians(40), math.radians(-40))
 class Pose:
     """A camera. `cam2world` [4, 4] is OpenCV's (x right, y down, z forward), its centre at radius 2.7.
 
-    Angles in radians: positive `yaw` stands to the right of the face (world +x), positive `pitch` above it, positive
-    `roll` turns the camera clockwise. `residual` is the root mean square landmark error in pixels.
+    Angles in radians: positive `yaw` stands to the right of the face (world +x), positive `pitch` above it,
+    positive `roll` turns the camera clockwise. `residual` is the root mean square landmark error in pixels.
     """
 
     cam2world: np.ndarray
@@ -41,7 +41,7 @@ class Pose:
 
 
 def look_at_origin(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """[3, 3] whose columns are the camera's right, down and forward axes in the world; it faces the origin."""
+    """[3, 3]: the right, down and forward axes, as columns, of a camera that faces the origin."""
     forward = -np.array([math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch)])
     right = np.array([math.cos(yaw), 0.0, -math.sin(yaw)])
     down = np.cross(forward, right)
@@ -50,7 +50,7 @@ def look_at_origin(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def fit_camera(points: np.ndarray, size: float) -> Pose:
-    """The camera of an EG3D-framed square picture of `size` pixels from MTCNN's points [5, 2] in its pixels."""
+    """The camera of an EG3D-framed picture of `size` by `size` pixels from MTCNN's points [5, 2] in it."""
     observed = np.asarray(points, np.float64) / size
     fits = [_fit(observed, start) for start in STARTS]
     parameters, _ = min(fits, key=lambda fit: fit[1])
@@ -63,6 +63,11 @@ def fit_camera(points: np.ndarray, size: float) -> Pose:
     error = (_project(parameters) - observed) * size
     residual = float(np.sqrt(np.square(error).sum(1).mean()))
     return Pose(cam2world, float(yaw), float(pitch), float(roll), residual)
+
+
+def frontal_points(size: float) -> np.ndarray:
+    """The mean face's points [5, 2] from the front, at EG3D's radius, in a picture of `size` pixels."""
+    return _project(np.array([0, 0, 0, RADIUS, 0, 0], np.float64)) * size
 
 
 def _project(parameters: np.ndarray) -> np.ndarray:
@@ -79,14 +84,13 @@ def _errors(parameters: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def _fit(observed: np.ndarray, yaw: float, steps: int = 60) -> tuple[np.ndarray, float]:
-    """Levenberg-Marquardt from a start yaw: parameters [6] and half their negative log posterior."""
+    """Levenberg-Marquardt from a start yaw: parameters [6] and twice their negative log posterior."""
     parameters = PRIOR_MEAN + np.array([yaw, 0, 0, 0, 0, 0])
     errors, damping = _errors(parameters, observed), 1e-2
     for _ in range(steps):
-        jacobian = np.stack(
-            [(_errors(parameters + d, observed) - _errors(parameters - d, observed)) / 2e-6 for d in 1e-6 * np.eye(6)],
-            axis=1,
-        )
+        moves = 1e-6 * np.eye(6)
+        slopes = [_errors(parameters + d, observed) - _errors(parameters - d, observed) for d in moves]
+        jacobian = np.stack(slopes, axis=1) / 2e-6
         normal = jacobian.T @ jacobian
         step = np.linalg.solve(normal + damping * np.diag(normal.diagonal()), -jacobian.T @ errors)
         moved = _errors(parameters + step, observed)

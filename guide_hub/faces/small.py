@@ -1,7 +1,7 @@
 """Compact networks for EG3D-framed pictures of 128 px: two identity encoders and the inversion encoder.
 
-They belong to `builtin:synthetic-heads`, are trained on renders of the morphable head and mean nothing on photographs
-of real people.
+They belong to `builtin:synthetic-heads`, are trained on renders of the morphable head and mean nothing on
+photographs of real people.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def fit(images: Tensor) -> Tensor:
 class Residual(nn.Module):
     """Two 3 x 3 convolutions beside a 1 x 1 shortcut."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int):
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True),
@@ -42,9 +42,9 @@ def stem(c_out: int, kernel: int) -> nn.Sequential:
 
 
 class GlobalDepthwise(nn.Module):
-    """One learned weight a place and channel instead of average pooling (MobileFaceNet), then an embedding."""
+    """A learned weight for each place and channel in place of pooling (MobileFaceNet), then an embedding."""
 
-    def __init__(self, channels: int, size: int, d_out: int):
+    def __init__(self, channels: int, size: int, d_out: int) -> None:
         super().__init__()
         self.pool = nn.Sequential(
             nn.Conv2d(channels, channels, size, groups=channels, bias=False), nn.BatchNorm2d(channels)
@@ -56,7 +56,7 @@ class GlobalDepthwise(nn.Module):
 
 
 class HeadsEncoderA(nn.Module):
-    """Residual network; the encoder of the identity loss. Pictures [N, 3, H, W] in [-1, 1] -> [N, 128] unit rows."""
+    """Residual network of the identity loss: pictures [N, 3, H, W] in [-1, 1] -> unit rows [N, 128]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def plain(c_in: int, c_out: int, *, pool: bool) -> nn.Sequential:
 
 
 class HeadsEncoderB(nn.Module):
-    """VGG-like network without shortcuts; the encoder that judges. A's interface, other architecture and people."""
+    """VGG-like network without shortcuts, the judge: A's interface, another architecture, other people."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,10 +95,16 @@ class HeadsInversion(nn.Module):
     [N, 3, H, W] in [-1, 1] -> z [N, 64], pose [N, 3] (yaw, pitch, roll in radians about the face's centre).
     """
 
-    def __init__(self, z_dim: int = 64):
+    def __init__(self, z_dim: int = 64) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            [stem(24, 5), Residual(24, 48, 2), Residual(48, 96, 2), Residual(96, 160, 2), Residual(160, 160, 2)]
+            [
+                stem(24, 5),
+                Residual(24, 48, 2),
+                Residual(48, 96, 2),
+                Residual(96, 160, 2),
+                Residual(160, 160, 2),
+            ]
         )
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(160 * 16, 192), nn.ReLU(inplace=True))
         self.z = nn.Linear(192, z_dim)
@@ -119,5 +125,3 @@ class HeadsInversion(nn.Module):
 
 def parameter_count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
-
-

@@ -173,7 +173,7 @@ class Eraser:
                 terms = self.loss(view(self.student, w_student, draws.c, how, side=0), teacher, pairs.weights)
                 total = weighted(terms, pairs.weights).sum()
                 total.backward()
-                setattr(losses, pairs.name, getattr(losses, pairs.name) + float(total))
+                setattr(losses, pairs.name, getattr(losses, pairs.name) + float(total.detach()))
                 for name, value in terms.items():
                     losses.terms.setdefault(f"{pairs.name}.{name}", []).extend(value.tolist())
         if not math.isfinite(losses.total):

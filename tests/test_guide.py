@@ -1,0 +1,191 @@
+"""GUIDE against the reference: two deterministic steps, and what the equations promise on their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+
+import pytest
+import torch
+from eg3d_golden import seeded, tiny2x
+from safetensors.torch import load_file
+
+from guide_hub.eg3d.camera import camera_label
+from guide_hub.faces.perceptual import Lpips
+from guide_hub.guide import Draws, Eraser, Erasure, average_target, ufo_target
+from guide_hub.guide.latents import bystanders, neighbour_offset, outside
+from guide_hub.guide.target import norm_of
+from guide_hub.recipe import Local, Recipe, load_recipe
+
+RELATIVE = 1e-3
+
+
+def close(ours, golden, relative: float = RELATIVE) -> None:
+    """Within `relative` of the golden's largest value."""
+    ours, golden = torch.as_tensor(ours).float(), torch.as_tensor(golden).float()
+    assert (ours - golden).abs().max() <= relative * golden.abs().max() + 1e-12
+
+
+def no_identity(images):
+    raise AssertionError("the identity network has weight 0 and must not run")
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return load_file(shared / "golden" / "guide_step" / "guide_step.safetensors")
+
+
+@pytest.fixture(scope="module")
+def lpips_seeded(shared):
+    """LPIPS-VGG with the goldens' trunk (seed 11) and the package's own linear heads."""
+    import lpips
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    shapes = {name: tuple(value.shape) for name, value in module.net.state_dict().items()}
+    weights = seeded(shared).seeded_network(shapes, 11, "lpips.net.")
+    module.net.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    return Lpips(module.eval().requires_grad_(False))
+
+
+@pytest.fixture
+def released() -> Recipe:
+    """The released code's settings, without identity and randomness, as the goldens were made."""
+    recipe = load_recipe("guide")
+    return dataclasses.replace(
+        recipe, noise="const", deterministic_rays=True, local=dataclasses.replace(recipe.local, identity=0.0)
+    )
+
+
+def test_targets(golden):
+    w_u, w_avg = golden["w_u"], golden["w_avg"]
+    close(norm_of(w_u - w_avg, "whole").flatten(), golden["w_id_norm"])
+    close(ufo_target(w_u, w_avg, 30.0), golden["w_t_d30"])
+
+
+def test_two_steps(shared, golden, lpips_seeded, released):
+    student, teacher = tiny2x(shared), tiny2x(shared)
+    meta = json.loads((shared / "golden" / "guide_step" / "guide_step.json").read_text())["meta"]
+    eraser = Eraser(student, teacher, released, lpips_seeded, no_identity)
+    erasure = Erasure(golden["w_u"], golden["w_t_d30"])
+    cond = golden["cond"]
+    names = {id(p): f"backbone.synthesis.{n}" for n, p in student.backbone.synthesis.named_parameters()}
+    for s in range(2):
+        before = {names[id(p)]: p.detach().clone() for p in eraser.parameters}
+        z = {kind: torch.cat([golden[f"s{s}.z_{kind}{i}"] for i in range(2)]) for kind in ("ra", "rg")}
+        draws = Draws(
+            c=golden[f"s{s}.c"],
+            z_adjacent=z["ra"],
+            alpha=torch.tensor(meta["alpha"][s]),
+            w_global=teacher.mapping(z["rg"], cond.expand(2, -1)).detach(),
+        )
+        close(camera_label(meta["yaw"][s], meta["pitch"]), golden[f"s{s}.c"], 1e-5)
+        offsets = neighbour_offset(erasure.w_u, teacher.mapping(z["ra"], cond.expand(2, -1)), draws.alpha)
+        for i in range(2):
+            close(offsets[i], golden[f"s{s}.delta{i}"][0])
+        losses = eraser.step(erasure, draws)
+        close(losses.terms["local.l2"], golden[f"s{s}.local.mse"].reshape(1))
+        close(losses.terms["local.perceptual"], golden[f"s{s}.local.lpips"].reshape(1))
+        for i in range(2):
+            close(losses.terms["adjacency.l2"][i], golden[f"s{s}.adj{i}.mse"])
+            close(losses.terms["adjacency.perceptual"][i], golden[f"s{s}.adj{i}.lpips"])
+            reference = float(golden[f"s{s}.glob{i}.lpips"])
+            assert losses.terms["bystanders.perceptual"][i] == pytest.approx(reference, rel=RELATIVE, abs=1e-7)
+        close(losses.local, golden[f"s{s}.loss_local"])
+        close(losses.adjacency, golden[f"s{s}.loss_adj"])
+        assert losses.bystanders == pytest.approx(float(golden[f"s{s}.loss_glob"]), rel=RELATIVE, abs=1e-7)
+        close(losses.total, golden[f"s{s}.loss_total"])
+        for p in eraser.parameters:
+            name = names[id(p)]
+            close(p.grad.norm(), golden[f"s{s}.gradnorm/{name}"])
+            previous = before[name] if s == 0 else golden[f"s{s - 1}.param_after/{name}"]
+            update = golden[f"s{s}.param_after/{name}"] - previous
+            error = ((p.detach() - before[name]) - update).norm() / update.norm()
+            assert error < 2e-2, name  # Adam turns the sign of a near-zero gradient into a whole step
+        assert all(torch.equal(a, b) for a, b in zip(frozen(student), frozen(teacher), strict=True))
+
+
+def frozen(model):
+    return [v for n, v in model.state_dict().items() if "backbone.synthesis" not in n]
+
+
+def test_trains_what_the_release_trains(shared):
+    shapes = json.loads((shared / "golden" / "ffhq512" / "shapes.json").read_text())
+    model = tiny2x(shared)
+    eraser = Eraser(model, tiny2x(shared), Recipe(), no_identity, no_identity)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == {n for n in dict(model.named_parameters()) if n.startswith("backbone.synthesis")}
+    official = {n for n, t in shapes["tensors"].items() if t.get("guide_trainable")}
+    assert trained <= official or {n.rsplit(".", 2)[-1] for n in trained} <= {n.rsplit(".", 2)[-1] for n in official}
+    assert len(eraser.parameters) == len(trained)
+
+
+def test_ufo_norms():
+    w_avg, w_u = torch.zeros(1, 4, 3), torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(0))
+    whole = ufo_target(w_u, w_avg, 2.0)
+    assert whole.norm() == pytest.approx(2.0)
+    assert torch.allclose(whole / whole.norm(), -w_u / w_u.norm(), atol=1e-6)
+    rows = ufo_target(w_u, w_avg, 2.0, "per_layer").norm(dim=2)
+    assert torch.allclose(rows, torch.full((1, 4), 2.0))
+    assert torch.equal(average_target(w_u, w_avg), torch.zeros_like(w_u))
+    with pytest.raises(ValueError, match="no identity direction"):
+        ufo_target(w_avg, w_avg, 2.0)
+
+
+def test_neighbours_lie_at_alpha():
+    rng = torch.Generator().manual_seed(1)
+    w_u, w_r = torch.randn(1, 4, 3, generator=rng), torch.randn(5, 4, 3, generator=rng)
+    alpha = torch.rand(5, generator=rng)
+    assert torch.allclose(norm_of(neighbour_offset(w_u, w_r, alpha), "whole").flatten(), alpha, atol=1e-6)
+
+
+class Line:
+    """A latent space whose random latents are the numbers that the generator gives."""
+
+    def random(self, n, generator):
+        return torch.rand(n, 1, 1, generator=generator)
+
+
+def test_bystanders_stay_out_of_the_balls():
+    w = bystanders(Line(), 64, [torch.full((1, 1, 1), 0.2)], 0.3, torch.Generator().manual_seed(0))
+    assert len(w) == 64
+    assert bool(outside(w, [torch.full((1, 1, 1), 0.2)], 0.3).all())
+    with pytest.raises(RuntimeError, match="alpha_max"):
+        bystanders(Line(), 2, [torch.zeros(1, 1, 1)], 2.0, torch.Generator().manual_seed(0))
+
+
+def test_reduce_mean_is_half_the_sum(shared, golden, lpips_seeded, released):
+    """With two samples, the paper's means at weight 2 are the release's sums."""
+    mean = dataclasses.replace(
+        released,
+        adjacency=dataclasses.replace(released.adjacency, reduce="mean", weight=2.0),
+        bystanders=dataclasses.replace(released.bystanders, reduce="mean", weight=2.0),
+    )
+    erasure, teacher = Erasure(golden["w_u"], golden["w_t_d30"]), tiny2x(shared)
+    summed, averaged = (Eraser(tiny2x(shared), teacher, r, lpips_seeded, no_identity) for r in (released, mean))
+    draws = summed.draw(erasure, 3)
+    weights = [[p.weights for p in e.pairs(erasure, draws)] for e in (summed, averaged)]
+    assert weights[0] == weights[1]
+
+
+def test_earlier_people_are_replayed_and_kept_out(shared, golden, lpips_seeded, released):
+    erasure = Erasure(golden["w_u"], golden["w_t_d30"])
+    first = Erasure(golden["w_u"] + 1.0, golden["w_t_d30"])
+    eraser = Eraser(tiny2x(shared), tiny2x(shared), released, lpips_seeded, no_identity, earlier=[first])
+    draws = eraser.draw(erasure, 5)
+    assert draws.replayed == (0,)
+    replay = next(p for p in eraser.pairs(erasure, draws) if p.name == "replay")
+    assert torch.equal(replay.w_student, first.w_u)
+    assert torch.equal(replay.w_teacher, first.w_t)
+    assert bool(outside(draws.w_global, [first.w_u], eraser.alpha_max).all())
+
+
+def test_lpips_golden(golden, lpips_seeded):
+    ours = lpips_seeded(golden["lpips.a"], golden["lpips.b"])
+    close(ours, golden["lpips.out"].flatten())
+
+
+def test_local_weights_default_to_the_release():
+    assert Local() == load_recipe("guide").local == Local(1e-2, 1.0, 0.1)
