@@ -1,4 +1,4 @@
-"""Golden vectors of the generator, and weights and inputs made from their names by the reference material's own code."""
+"""Golden vectors of the generator, and weights and inputs that are made from their names."""
 
 from __future__ import annotations
 

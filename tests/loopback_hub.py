@@ -152,9 +152,9 @@ class Request:
 class HubFault(Exception):
     """An answer that is not 200."""
 
-    def __init__(self, status: int, message: str, code: str | None = None):
+    def __init__(self, status: int, message: str, code: str | None = None, **more: str):
         super().__init__(message)
-        self.status, self.message, self.code = status, message, code
+        self.status, self.message, self.code, self.more = status, message, code, more
 
 
 class LoopbackHub:
@@ -325,7 +325,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "X-Error-Message": fault.message,
                     **({"X-Error-Code": fault.code} if fault.code else {}),
                 }
-                self.reply({"error": fault.message}, headers, status=fault.status)
+                self.reply({"error": fault.message, **fault.more}, headers, status=fault.status)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer
 
@@ -376,7 +376,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise HubFault(401, "Invalid username or password.")
         name = f"{ask.get('organization') or self.user.name}/{ask['name']}"
         if name in self.hub.repos:
-            raise HubFault(409, "You already created this model repo")
+            raise HubFault(409, "You already created this model repo", url=f"{self.hub.endpoint}/{name}")
         repo = Repo(name, private=ask.get("visibility") == "private" or bool(ask.get("private")))
         self.hub.check_writable(repo, self.user)
         repo.commit(MAIN, {".gitattributes": File(b"", False)}, "initial commit", "", self.user.name)

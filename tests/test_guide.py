@@ -97,13 +97,21 @@ def test_two_steps(shared, golden, lpips_seeded, released):
         close(losses.adjacency, golden[f"s{s}.loss_adj"])
         assert losses.bystanders == pytest.approx(float(golden[f"s{s}.loss_glob"]), rel=RELATIVE, abs=1e-7)
         close(losses.total, golden[f"s{s}.loss_total"])
+        squared = torch.zeros(2)  # of all updates' errors, of all updates
         for p in eraser.parameters:
             name = names[id(p)]
-            close(p.grad.norm(), golden[f"s{s}.gradnorm/{name}"])
+            if not name.endswith("noise_strength"):  # a sum of cancelling terms: rounding reaches 1.1e-3
+                close(p.grad.norm(), golden[f"s{s}.gradnorm/{name}"])
+            else:
+                close(p.grad.norm(), golden[f"s{s}.gradnorm/{name}"], 2 * RELATIVE)
             previous = before[name] if s == 0 else golden[f"s{s - 1}.param_after/{name}"]
             update = golden[f"s{s}.param_after/{name}"] - previous
-            error = ((p.detach() - before[name]) - update).norm() / update.norm()
-            assert error < 2e-2, name  # Adam turns the sign of a near-zero gradient into a whole step
+            error = (p.detach() - before[name]) - update
+            off = error.abs() > RELATIVE * update.abs().max()
+            # Adam's first step is the gradient's sign: where a gradient is all rounding, it may flip
+            assert int(off.sum()) <= max(1, 0.03 * off.numel()), name
+            squared += torch.stack([error.square().sum(), update.square().sum()])
+        assert (squared[0] / squared[1]).sqrt() < 1e-2
         assert all(torch.equal(a, b) for a, b in zip(frozen(student), frozen(teacher), strict=True))
 
 

@@ -2,10 +2,11 @@
 
     python check_renders.py --head FILE [--people 100] [--sheet sheet.png]
 
-MTCNN looks at each person at random yaws up to 30 degrees and at -30 and 30, once drawn at 128 px and upscaled to 256
-(what the generator's pictures get) and once drawn at 256. dlib's recogniser (`tests/real_nets.py` fetches it by package
-name) compares the 256 px pictures: the same person in another view, and in another view, expression and light, against
-other people. Also the time a picture takes. Aims: detection >= 0.95 at p >= 0.9, AUC >= 0.99.
+MTCNN looks at each person at a random yaw and at -30 and 30 degrees, once drawn at 128 px and upscaled
+to 256 (what the generator's pictures get) and once drawn at 256. dlib's recogniser (`tests/real_nets.py`
+fetches it by package name) compares the 256 px pictures: the same person in another view ("view"), and
+in another view, expression and light ("photo"), against other people. Also the time a picture takes.
+Aims: detection >= 0.95 at p >= 0.9, AUC >= 0.99.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ def true_points(model: heads.HeadModel, factors: np.ndarray, yaw: float) -> np.n
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--head", type=Path, required=True)
     parser.add_argument("--people", type=int, default=100)
     parser.add_argument("--seed", type=int, default=77)

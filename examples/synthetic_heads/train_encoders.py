@@ -118,7 +118,7 @@ def main() -> None:
     losses, last, tick = [], time.time(), time.time()
     while spent < args.minutes:
         rng = torch.Generator().manual_seed(step)
-        lr = learning_rate(int(spent / args.minutes * 1e5), 100_000, args.lr) * min(1.0, (step + 1) / 50)
+        lr = learning_rate(spent / args.minutes, args.lr, 0.02 * args.lr) * min(1.0, (step + 1) / 50)
         for group in optimizer.param_groups:
             group["lr"] = lr
         if args.which == "inversion":
@@ -138,7 +138,7 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         step += 1
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         now = time.time()
         spent, tick = spent + (now - tick) / 60, now
         if step % 50 == 0:

@@ -29,8 +29,9 @@ def lookat_cam2world(
 ) -> Tensor:
     """Cameras on the sphere of `radius` about the world's origin that look at `pivot`: [N, 4, 4].
 
-    `h` [N] is the azimuth in radians. `v` [N] in (0, pi) is not an angle but spreads heights evenly over the
-    sphere: the polar angle is arccos(1 - 2 v / pi). h = v = pi / 2 stands at (0, 0, radius). Pivot: [3] or [N, 3].
+    `h` [N] is the azimuth in radians. `v` [N] in (0, pi) is not an angle but spreads heights evenly over
+    the sphere: the polar angle is arccos(1 - 2 v / pi). h = v = pi / 2 stands at (0, 0, radius). Pivot: [3]
+    or [N, 3].
     """
     device = torch.as_tensor(h).device
     columns = (torch.as_tensor(x, dtype=torch.float32, device=device).reshape(-1, 1) for x in (h, v, radius))
@@ -64,7 +65,7 @@ def sample_cam2world(
     distribution: Literal["gaussian", "uniform"] = "gaussian",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Random look-at cameras about (h_mean, v_mean): [n, 4, 4]. Spread: standard deviation, or half the width."""
+    """Random look-at cameras [n, 4, 4] about (h_mean, v_mean); a uniform one's `std` is half its width."""
     cpu = torch.device("cpu")
     if distribution == "gaussian":
         dh, dv = (draw(torch.randn, (n, 1), generator, cpu) for _ in range(2))
@@ -80,7 +81,7 @@ def camera_label(
     pivot: Pivot = (0.0, 0.0, 0.0),
     fov: float = FOV,
 ) -> Tensor:
-    """Labels c [N, 25] of cameras at h = pi / 2 + yaw, v = pi / 2 + pitch, as `lookat_cam2world` takes them."""
+    """Labels c [N, 25] of `lookat_cam2world`'s cameras at h = pi / 2 + yaw and v = pi / 2 + pitch."""
     yaw, pitch = torch.as_tensor(yaw), torch.as_tensor(pitch)
     cam2world = lookat_cam2world(math.pi / 2 + yaw, math.pi / 2 + pitch, pivot, radius)
     return make_label(cam2world, fov_to_intrinsics(fov).to(cam2world.device))

@@ -43,10 +43,11 @@ SUPERRESOLUTION = {
 class RenderingConfig:
     """Volume rendering (EG3D section 4.2) and conditioning.
 
-    `depth_resolution` coarse and `depth_resolution_importance` fine samples a ray (0: no fine pass) lie between
-    `ray_start` and `ray_end`, in world units along the ray; both "auto" means where the ray meets the cube of side
-    `box_warp`, which the tri-planes span. `c_scale` multiplies the mapping network's camera condition, and
-    `c_gen_conditioning_zero` sets it to 0. `avg_camera_*`, in world units, is the dataset's orbit, for callers.
+    `depth_resolution` coarse and `depth_resolution_importance` fine samples a ray (0: no fine pass) lie
+    between `ray_start` and `ray_end`, in world units along the ray; both "auto" means where the ray meets
+    the cube of side `box_warp`, which the tri-planes span. `c_scale` multiplies the mapping network's
+    camera condition, and `c_gen_conditioning_zero` sets it to 0. `avg_camera_*`, in world units, is the
+    dataset's orbit, for callers.
     """
 
     depth_resolution: int = 48
@@ -93,8 +94,10 @@ class EG3DConfig:
     `plane_channels` is a plane's depth C, so the backbone makes 3 C channels of `plane_resolution` pixels.
     `superresolution` names an official module; `sr_widths` and `sr_input_resolution` override its own, and
     `img_resolution` is 2 or 4 times the latter. `neural_rendering_resolution` is the side of the rendered
-    feature image, in rays. `domain` is the caller's (which encoders fit, say) and never read here.
-    Raises InputError for values that make no model.
+    feature image, in rays. `image_raw_with_skip`: where the super-resolution's first block keeps the size and
+    nothing is resized, `image_raw` shows that block's result, as the reference's does by adding in place.
+    `domain` is the caller's (which encoders fit, say) and never read here. Raises InputError for values that
+    make no model.
     """
 
     z_dim: int = 512
@@ -117,6 +120,7 @@ class EG3DConfig:
     sr_widths: tuple[int, int] | None = None
     sr_input_resolution: int | None = None
     sr_num_fp16_res: int = 0
+    image_raw_with_skip: bool = False
     rendering: RenderingConfig = field(default_factory=RenderingConfig)
     domain: dict[str, Any] = field(default_factory=dict)
 
@@ -130,23 +134,31 @@ class EG3DConfig:
         if self.superresolution not in SUPERRESOLUTION:
             names = ", ".join(SUPERRESOLUTION)
             return [f"unknown super-resolution module {self.superresolution!r} (one of {names})"]
-        sizes = {
-            name: getattr(self, name)
-            for name in (
-                "z_dim", "w_dim", "mapping_layers", "channel_max", "plane_channels", "decoder_hidden",
-                "neural_rendering_resolution",
-            )
-        } | {f"sr_widths[{i}]": width for i, width in enumerate(self.sr_kind.widths)}  # fmt: skip
         plane, made = self.plane_resolution, self.sr_kind.input_resolution * self.sr_kind.upsampling
         faults = {
-            f"plane_resolution must be a power of two from 8, not {plane}": plane < 8
-            or plane & (plane - 1) != 0,
-            f"channel_base must be at least plane_resolution ({plane})": self.channel_base < plane,
+            f"plane_resolution must be a power of two from 8, not {plane}": (
+                plane < 8 or plane.bit_count() != 1
+            ),
             "img_channels must be 3": self.img_channels != 3,
-            "decoder_features must be at least 3": self.decoder_features < 3,
-            "mapping_lr_multiplier must be positive": self.mapping_lr_multiplier <= 0,
             f"img_resolution must be {made}, which {self.superresolution} makes": made != self.img_resolution,
-        } | {f"{name} must be at least 1, not {size}": size < 1 for name, size in sizes.items()}
+            "sr_widths must be at least 1": min(self.sr_kind.widths) < 1,
+        } | {
+            f"{name} must be at least {least}, not {getattr(self, name)}": getattr(self, name) < least
+            for name, least in {
+                "z_dim": 1,
+                "c_dim": 0,
+                "w_dim": 1,
+                "mapping_layers": 1,
+                "channel_base": plane,
+                "channel_max": 1,
+                "num_fp16_res": 0,
+                "plane_channels": 1,
+                "decoder_hidden": 1,
+                "decoder_features": 3,
+                "neural_rendering_resolution": 1,
+                "sr_num_fp16_res": 0,
+            }.items()
+        }
         return [text for text, wrong in faults.items() if wrong]
 
     @property
@@ -188,9 +200,10 @@ class EG3DConfig:
     ) -> EG3DConfig:
         """From the dicts inside an official pickle.
 
-        `rendering_kwargs` is the generator's live attribute, which wins over that among `init_kwargs`. Options
-        of training alone are dropped. A missing `c_scale` means 0, as the reference reads it. Raises InputError
-        for missing keys, and for options that the released models do not have.
+        `rendering_kwargs` is the generator's live attribute, which wins over that among `init_kwargs`.
+        Options of training alone are dropped. A missing `c_scale` means 0, as the reference reads it, and a
+        missing pivot the origin. Raises InputError for other missing keys, and for options that the released
+        models do not have.
         """
         official = init_kwargs.get("rendering_kwargs", {}) if rendering_kwargs is None else rendering_kwargs
         missing = [key for key in _REQUIRED if key not in official]
@@ -214,12 +227,13 @@ class EG3DConfig:
             mapping_lr_multiplier=mapping.get("lr_multiplier", 0.01),
             neural_rendering_resolution=neural_rendering_resolution,
             superresolution=str(official["superresolution_module"]).rsplit(".", 1)[-1],
-            rendering=RenderingConfig(**{"c_scale": 0.0, **rendering}),
+            image_raw_with_skip=True,
+            rendering=RenderingConfig(**{"c_scale": 0.0, "avg_camera_pivot": (0, 0, 0), **rendering}),
         )
 
 
-# What an official pickle must say, what is taken over as it is, and its convolutions' options, which have one known
-# value or (...) change nothing but rounding and memory layout.
+# What an official pickle must say, what is taken over as it is, and its convolutions' options, which have
+# one known value or (...) change nothing but rounding and memory layout.
 _REQUIRED = (
     "superresolution_module", "superresolution_noise_mode", "sr_antialias", "c_gen_conditioning_zero",
     "depth_resolution", "depth_resolution_importance", "ray_start", "ray_end", "box_warp",

@@ -46,8 +46,8 @@ class MappingNetwork(nn.Module):
     ) -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> ws [N, num_ws, w_dim].
 
-        Truncation pulls rows [0, cutoff), all without one, towards `w_avg`: psi 1 leaves them, psi 0 makes them
-        `w_avg`. `update_emas` moves `w_avg` as training does.
+        Truncation pulls rows [0, cutoff), all without one, towards `w_avg`: psi 1 leaves them, psi 0 makes
+        them `w_avg`. `update_emas` moves `w_avg` as training does.
         """
         x = normalise(z.to(torch.float32))
         if self.c_dim:

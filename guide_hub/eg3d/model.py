@@ -19,9 +19,9 @@ from guide_hub.eg3d.synthesis import Backbone
 class EG3D(Pretrained):
     """EG3D (Chan et al., CVPR 2022) with the official checkpoints' state-dict names.
 
-    Cameras `c` [N, 25] are cam2world [4, 4] and normalised intrinsics [3, 3], row-major, with OpenCV's axes and in
-    world units. Pictures are nominally in [-1, 1] and not clamped. R is `neural_rendering_resolution`, the configured
-    one unless a call names its own.
+    Cameras `c` [N, 25] are cam2world [4, 4] and normalised intrinsics [3, 3], row-major, with OpenCV's axes
+    and in world units. Pictures are nominally in [-1, 1] and not clamped. R is
+    `neural_rendering_resolution`, the configured one unless a call names its own.
     """
 
     def __init__(self, config: EG3DConfig | Mapping[str, Any]) -> None:
@@ -51,7 +51,8 @@ class EG3D(Pretrained):
     ) -> Tensor:
         """z [N, z_dim] ~ N(0, I) and the conditioning camera c [N, 25] -> ws [N, num_ws, w_dim].
 
-        `truncation_psi` pulls rows [0, cutoff), all without one, towards `w_avg`. `update_emas` moves `w_avg`.
+        `truncation_psi` pulls rows [0, cutoff), all without one, towards `w_avg`. `update_emas` moves
+        `w_avg`.
         """
         options = self.config.rendering
         scale = 0.0 if options.c_gen_conditioning_zero else options.c_scale
@@ -60,7 +61,7 @@ class EG3D(Pretrained):
     def planes(
         self, ws: Tensor, noise_mode: str = "const", generator: torch.Generator | None = None
     ) -> Tensor:
-        """ws [N, num_ws, w_dim] -> tri-planes [N, 3, C, P, P]. `noise_mode`: const, random (`generator`), none."""
+        """ws [N, num_ws, w_dim] -> tri-planes [N, 3, C, P, P]. `noise_mode`: const, random or none."""
         image = self.backbone.synthesis(ws, noise_mode, generator)
         return image.view(len(image), 3, -1, *image.shape[2:])
 
@@ -78,9 +79,9 @@ class EG3D(Pretrained):
     ) -> dict[str, Tensor]:
         """Pictures of planes [N, 3, C, P, P] from cameras c [N, 25]; differentiable in planes, ws and c.
 
-        Returns `image` [N, 3, H, W] (absent without `superresolve`), `image_raw` [N, 3, R, R] and `image_depth`
-        [N, 1, R, R] in world units. `sampling` replaces `deterministic` and `generator` where the very numbers must
-        be given.
+        Returns `image` [N, 3, H, W] (absent without `superresolve`), `image_raw` [N, 3, R, R] and
+        `image_depth` [N, 1, R, R] in world units. `sampling` replaces `deterministic` and `generator` where
+        the very numbers must be given.
         """
         n, size = len(planes), neural_rendering_resolution or self.config.neural_rendering_resolution
         how = sampling or RaySampling(deterministic, generator)
@@ -90,7 +91,11 @@ class EG3D(Pretrained):
         out = {"image_raw": features[:, :3], "image_depth": depth.view(n, 1, size, size)}
         if superresolve:
             mode = self.config.rendering.superresolution_noise_mode
-            out["image"] = self.superresolution(out["image_raw"], features, ws, mode, how.generator)
+            out["image"], skip = self.superresolution(out["image_raw"], features, ws, mode, how.generator)
+            kind = self.config.sr_kind
+            same_size = size == kind.input_resolution and not kind.first_block_upsamples
+            if self.config.image_raw_with_skip and same_size:
+                out["image_raw"] = skip
         return out
 
     def synthesis(

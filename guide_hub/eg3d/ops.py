@@ -21,8 +21,8 @@ def draw(
 ) -> Tensor:
     """Numbers of `torch.rand` or `torch.randn` on `device`.
 
-    Drawn on the generator's own device, so that a seed means the same everywhere; without a generator, from the
-    global stream of `device`.
+    Drawn on the generator's own device, so that a seed means the same everywhere; without a generator, from
+    the global stream of `device`.
     """
     if generator is None:
         return fn(size, device=device)
@@ -40,7 +40,7 @@ def fir_filter() -> Tensor:
 
 
 def fir(x: Tensor, kernel: Tensor, padding: int, gain: float = 1.0) -> Tensor:
-    """Every channel of [N, C, H, W], padded with zeros on all sides, convolved with `kernel` [k, k] times `gain`."""
+    """Each channel of [N, C, H, W], padded with zeros all around, convolved with `gain * kernel` [k, k]."""
     channels = x.shape[1]
     weight = (kernel * gain).flip(0, 1).to(x.dtype).expand(channels, 1, -1, -1)
     return F.conv2d(x, weight, padding=padding, groups=channels)
@@ -49,7 +49,8 @@ def fir(x: Tensor, kernel: Tensor, padding: int, gain: float = 1.0) -> Tensor:
 def upsample2d(x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C, 2 H, 2 W] through the filter.
 
-    Bilinear interpolation has the same taps (1/4, 3/4); the border of zeros makes its edges fade as the filter's do.
+    Bilinear interpolation has the same taps (1/4, 3/4); the border of zeros makes its edges fade as the
+    filter's do.
     """
     padded = F.pad(x, (1, 1, 1, 1))
     return F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)[:, :, 2:-2, 2:-2]
@@ -96,11 +97,11 @@ class FullyConnected(nn.Module):
 def modulated_conv2d(
     x: Tensor, weight: Tensor, styles: Tensor, kernel: Tensor | None = None, demodulate: bool = True
 ) -> Tensor:
-    """Style-modulated convolution (StyleGAN2, section 2.2): x [N, I, H, W], weight [O, I, k, k], styles [N, I].
+    """Modulated convolution (StyleGAN2, section 2.2): x [N, I, H, W], weight [O, I, k, k], styles [N, I].
 
-    With `kernel`, the FIR filter, the output is twice as large: [N, O, 2 H, 2 W]. Activations are scaled by the style
-    before one convolution with shared weights, and by the demodulation after it: equal to kernels of their own for
-    every sample, and much faster than those where N > 1.
+    With `kernel`, the FIR filter, the output is twice as large: [N, O, 2 H, 2 W]. Activations are scaled by
+    the style before one convolution with shared weights, and by the demodulation after it: equal to kernels
+    of their own for every sample, and much faster than those where N > 1.
     """
     if x.dtype == torch.float16 and demodulate:  # sums stay in fp16's range; demodulation takes it out again
         weight = weight / (weight.abs().amax((1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel()))
@@ -118,7 +119,7 @@ def modulated_conv2d(
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3 x 3 convolution, noise, bias, leaky ReLU. `up` is 1 or 2; `resolution` is the output's side."""
+    """Modulated 3 x 3 convolution, noise, bias, leaky ReLU. `up`: 1 or 2; `resolution`: the output's side."""
 
     noise_const: Tensor
     resample_filter: Tensor

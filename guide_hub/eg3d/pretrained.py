@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import CommitOperationAdd, HfApi, PyTorchModelHubMixin, snapshot_download
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -55,19 +56,17 @@ class Pretrained(
     ) -> Model:
         """The model of a Hub repository at `revision`, or of a folder, in eval mode on `map_location`.
 
-        Both files come from one commit. Raises InputError without config.json or model.safetensors, where tensors do
-        not fit exactly, and for `strict=False`, which does not exist here; huggingface_hub's own errors for the rest.
+        Both files come from one commit. Raises InputError without config.json or model.safetensors, where
+        tensors do not fit exactly, and for `strict=False`, which does not exist here; huggingface_hub's own
+        errors for the rest.
         """
         if not strict:
             raise InputError("weights are loaded strictly or not at all", remedy="leave strict out")
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
-                    str(pretrained_model_name_or_path), revision=revision, token=token, cache_dir=cache_dir,
-                    force_download=force_download, local_files_only=local_files_only,
-                    allow_patterns=[CONFIG, WEIGHTS], library_name=LIBRARY,
-                )
+            folder = _pull(
+                str(pretrained_model_name_or_path), revision=revision, token=token, cache_dir=cache_dir,
+                force_download=force_download, local_files_only=local_files_only,
             )  # fmt: skip
         config = read_config(folder / CONFIG)
         with torch.device("meta"):  # names and shapes alone; the file's tensors are put in their place
@@ -78,7 +77,8 @@ class Pretrained(
     def save_pretrained(self, save_directory: str | Path) -> None:  # type: ignore[override]
         """Writes config.json and model.safetensors to a folder, each whole or not at all.
 
-        Equal weights give equal bytes: safetensors writes several metadata keys in a random order, so there is one.
+        Equal weights give equal bytes: safetensors writes several metadata keys in a random order, so there
+        is one.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Pretrained(
         create_pr: bool | None = None,
         parent_commit: str | None = None,
     ) -> str:
-        """Creates the repository if need be and pushes both files in exactly one commit; returns its address."""
+        """Creates the repository if need be and pushes both files in one commit; returns its address."""
         api = HfApi(token=token, library_name=LIBRARY)
         repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
@@ -111,6 +111,18 @@ class Pretrained(
                 parent_commit=parent_commit,
             )
         return str(commit.commit_url)
+
+
+def _pull(repo_id: str, **options: Any) -> Path:
+    try:
+        return Path(
+            snapshot_download(repo_id, allow_patterns=[CONFIG, WEIGHTS], library_name=LIBRARY, **options)
+        )
+    except HFValidationError:
+        raise InputError(
+            f"{repo_id!r} is neither a folder nor a repository",
+            remedy="give an existing folder or a Hub id such as org/eg3d",
+        ) from None
 
 
 def read_config(file: str | Path) -> EG3DConfig:
@@ -141,8 +153,8 @@ def config_bytes(config: EG3DConfig) -> bytes:
 def load_strictly(model: nn.Module, file: str | Path, device: str | torch.device = "cpu") -> None:
     """Put a safetensors file's tensors in the place of the model's, which ends up on `device`.
 
-    Every one by name and shape, none missing, none left over, brought to the model's dtype. Raises InputError that
-    names what does not fit.
+    Every one by name and shape, none missing, none left over, brought to the model's dtype. Raises
+    InputError that names what does not fit.
     """
     if not Path(file).is_file():
         raise InputError(
@@ -165,7 +177,9 @@ def load_strictly(model: nn.Module, file: str | Path, device: str | torch.device
         more = [f"and {len(faults) - MAX_NAMED} more tensors"] if len(faults) > MAX_NAMED else []
         remedy = f"{WEIGHTS} and {CONFIG} must come from the same model"
         raise InputError(*(Problem(f"{WEIGHTS}: {text}", remedy) for text in faults[:MAX_NAMED] + more))
-    model.load_state_dict({name: state[name].to(value.dtype) for name, value in wanted.items()}, assign=True)
+    # copied, so that nothing keeps the file mapped: it could not be replaced on Windows
+    own = {name: state[name].to(value.dtype, copy=True) for name, value in wanted.items()}
+    model.load_state_dict(own, assign=True)
 
 
 def _replace(file: Path, write: Callable[[Path], Any]) -> None:

@@ -1,4 +1,4 @@
-"""Volume rendering of tri-planes: look-up, decoder, sampling along rays, compositing (EG3D sections 4.1, 4.2)."""
+"""Volume rendering: tri-plane look-up, decoder, sampling along rays, compositing (EG3D sections 4.1, 4.2)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Limit = float | Tensor
 class RaySampling:
     """Where randomness along rays comes from.
 
-    `deterministic` puts every stratified jitter at 0, draws importance samples at u = linspace(0, 1) and leaves
-    density noise out. Otherwise `generator` (or the global stream) drives all, unless the numbers are given:
-    `u_strat` [N, M, S, 1] in [0, 1), `u_imp` [N * M, I] in [0, 1].
+    `deterministic` puts every stratified jitter at 0, draws importance samples at u = linspace(0, 1) and
+    leaves density noise out. Otherwise `generator` (or the global stream) drives all, unless the numbers
+    are given: `u_strat` [N, M, S, 1] in [0, 1), `u_imp` [N * M, I] in [0, 1].
     """
 
     deterministic: bool = False
@@ -70,7 +70,7 @@ def project(points: Tensor) -> Tensor:
 
 
 def sample_planes(planes: Tensor, points: Tensor, box_warp: float) -> Tensor:
-    """Bilinear features of planes [N, 3, C, H, W] at world points [N, P, 3]: [N, 3, P, C]; 0 outside the box."""
+    """Bilinear features of planes [N, 3, C, H, W] at points [N, P, 3]: [N, 3, P, C]; 0 outside the box."""
     n, _, channels, height, width = planes.shape
     grid = project(points * (2 / box_warp)).reshape(n * 3, 1, -1, 2)
     images = planes.reshape(n * 3, channels, height, width)
@@ -83,8 +83,9 @@ def sample_planes(planes: Tensor, points: Tensor, box_warp: float) -> Tensor:
 
 
 def box_limits(origins: Tensor, directions: Tensor, side: float) -> tuple[Tensor, Tensor]:
-    """Where rays [N, M, 3] enter and leave the cube of `side` about the origin, [N, M, 1] each; (-1, -2): a miss."""
-    one, other = (-side / 2 - origins) / directions, (side / 2 - origins) / directions
+    """Where rays [N, M, 3] enter and leave the cube of `side`, [N, M, 1] each; a miss is (-1, -2)."""
+    inverse = 1 / directions
+    one, other = (-side / 2 - origins) * inverse, (side / 2 - origins) * inverse
     enter = torch.minimum(one, other).amax(-1, keepdim=True)
     leave = torch.maximum(one, other).amin(-1, keepdim=True)
     miss = enter > leave
@@ -93,7 +94,7 @@ def box_limits(origins: Tensor, directions: Tensor, side: float) -> tuple[Tensor
 
 @torch.no_grad()
 def ray_limits(origins: Tensor, directions: Tensor, config: RenderingConfig) -> tuple[Limit, Limit]:
-    """First and last depth of rays [N, M, 3]: the configured numbers, or [N, M, 1] each where those are "auto".
+    """First and last depth of rays [N, M, 3]: the configured numbers, or [N, M, 1] each for "auto".
 
     Rays that miss the box run from the nearest entry to the farthest *entry*, as in the reference.
     """
@@ -153,7 +154,8 @@ def importance_depths(depths: Tensor, weights: Tensor, u: Tensor) -> Tensor:
 
 
 # ----------------------------------------------------------------------------
-# Compositing (Max 1995; NeRF, equation 3), with densities and colours averaged to the middle of each interval.
+# Compositing (Max 1995; NeRF, equation 3), with densities and colours averaged to the middle of each
+# interval.
 
 
 def interval_weights(sigma: Tensor, depths: Tensor) -> Tensor:
@@ -167,8 +169,8 @@ def interval_weights(sigma: Tensor, depths: Tensor) -> Tensor:
 def composite(passes: list[Samples], white_back: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Passes along the same rays to features [N, M, F] in [-1, 1], depth [N, M, 1], total weight [N, M, 1].
 
-    One pass must be in order; several are sorted together. Depth is limited to the batch's samples, and an empty
-    ray has the farthest. `white_back` fills what is not covered with 1, else it is -1.
+    One pass must be in order; several are sorted together. Depth is limited to the batch's samples, and an
+    empty ray has the farthest. `white_back` fills what is not covered with 1, else it is -1.
     """
     depths = torch.cat([p.depths for p in passes], dim=-1)
     sigma = torch.cat([p.sigma for p in passes], dim=-1)
@@ -179,8 +181,8 @@ def composite(passes: list[Samples], white_back: bool = False) -> tuple[Tensor, 
     weights = interval_weights(sigma, depths)
     total = weights.sum(-1, keepdim=True)
 
-    # An interval's colour is the mean of its ends', so a sample counts half of the intervals on its two sides.
-    # Put back in the passes' own order, these shares spare sorting the colours themselves.
+    # An interval's colour is the mean of its ends', so a sample counts half of the intervals on its two
+    # sides. Put back in the passes' own order, these shares spare sorting the colours themselves.
     shares = (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0))) / 2
     if order is not None:
         shares = torch.zeros_like(shares).scatter(-1, order, shares)
@@ -220,7 +222,7 @@ class Renderer:
     def __call__(
         self, planes: Tensor, decoder: Decoder, origins: Tensor, directions: Tensor, how: RaySampling
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Planes [N, 3, C, P, P] along rays [N, M, 3]: what `composite` makes of the coarse and the fine samples."""
+        """Planes [N, 3, C, P, P] along rays [N, M, 3]: what `composite` makes of coarse and fine samples."""
         config = self.config
         rays, fine = origins.shape[:2], config.depth_resolution_importance
         start, end = ray_limits(origins, directions, config)

@@ -15,7 +15,7 @@ FP16_CLAMP = 256.0
 
 
 class Superresolution(nn.Module):
-    """Two StyleGAN2 blocks driven by the last row of `ws`. The second upsamples; in some modules the first too."""
+    """Two StyleGAN2 blocks driven by the last row of `ws`. The second upsamples; in some kinds both do."""
 
     def __init__(self, config: EG3DConfig) -> None:
         super().__init__()
@@ -25,20 +25,13 @@ class Superresolution(nn.Module):
         self.antialias = config.rendering.sr_antialias
         fp16 = config.sr_num_fp16_res > 0
         clamp = FP16_CLAMP if fp16 else None  # on every device, whatever it computes in
-        sizes = (config.img_resolution // 2, config.img_resolution)
-        widths = (config.decoder_features, *kind.widths)
-        for i, up in enumerate((2 if kind.first_block_upsamples else 1, 2)):
-            block = SynthesisBlock(
-                widths[i],
-                widths[i + 1],
-                config.w_dim,
-                sizes[i],
-                config.img_channels,
-                up=up,
-                clamp=clamp,
-                fp16=fp16,
-            )
-            self.add_module(f"block{i}", block)
+        up = kind.upsampling // 2
+        (first, second), size = kind.widths, config.img_resolution
+        w_dim, colors = config.w_dim, config.img_channels
+        self.block0 = SynthesisBlock(
+            config.decoder_features, first, w_dim, size // 2, colors, up=up, clamp=clamp, fp16=fp16
+        )
+        self.block1 = SynthesisBlock(first, second, w_dim, size, colors, up=2, clamp=clamp, fp16=fp16)
         if kind.owns_filter:
             self.register_buffer("resample_filter", fir_filter())  # unused, but official checkpoints carry it
 
@@ -49,16 +42,18 @@ class Superresolution(nn.Module):
         ws: Tensor,
         noise_mode: str = "none",
         generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """rgb [N, 3, R, R], features x [N, F, R, R], ws [N, num_ws, w_dim] -> [N, 3, H, W].
+    ) -> tuple[Tensor, Tensor]:
+        """rgb [N, 3, R, R], features x [N, F, R, R], ws [N, num_ws, w_dim] -> image [N, 3, H, W].
 
-        Other sizes R than the module's own are resized first. Raises InputError where R is larger and the module
-        only enlarges.
+        The second result is the skip image after the first block, of that block's size.
+
+        Other sizes R than the module's own are resized first. Raises InputError where R is larger and the
+        module only enlarges.
         """
         rgb, x = self.resize(rgb), self.resize(x)
         ws = ws[:, -1:].to(torch.float32).expand(-1, 3, -1)
-        x, rgb = self.block0(x, rgb, ws, noise_mode, generator)
-        return self.block1(x, rgb, ws, noise_mode, generator)[1]
+        x, skip = self.block0(x, rgb, ws, noise_mode, generator)
+        return self.block1(x, skip, ws, noise_mode, generator)[1], skip
 
     def resize(self, x: Tensor) -> Tensor:
         """Bilinear, to the input size of the first block."""

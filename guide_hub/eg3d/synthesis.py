@@ -83,7 +83,7 @@ class SynthesisNetwork(nn.Module):
     def forward(
         self, ws: Tensor, noise_mode: str = "const", generator: torch.Generator | None = None
     ) -> Tensor:
-        """ws [N, num_ws, w_dim] -> [N, 3 C, P, P]. A block's toRGB shares its row with the next one's conv0."""
+        """ws [N, num_ws, w_dim] -> [N, 3 C, P, P]. A toRGB shares its row with the next block's conv0."""
         ws = ws.to(torch.float32)
         x = img = None
         row = 0
