@@ -1,4 +1,4 @@
-"""Which networks a model is erased and judged with: its config.json names them, the recipe may name others."""
+"""Which networks erase and judge a model: its config.json names them, the recipe may name others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from guide_hub.faces.registry import load_identity, load_inversion, load_percept
 from guide_hub.faces.small import HeadsInversion
 from guide_hub.recipe import Recipe
 
-REAL_FACES = {"identity_loss": "vggface2", "identity_judge": "casia-webface", "perceptual": "lpips-vgg", "recipe": "guide"}
+REAL_FACES = {
+    "identity_loss": "vggface2",
+    "identity_judge": "casia-webface",
+    "perceptual": "lpips-vgg",
+    "recipe": "guide",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def default_recipe(config: EG3DConfig) -> str:
 
 
 def choose(config: EG3DConfig, recipe: Recipe) -> NetworkNames:
-    """Recipe first, then config.json, then facenet's pair for real faces. InputError where loss and judge are one."""
+    """Recipe, then config.json, then facenet's pair for real faces. InputError: loss and judge are one."""
     wanted = {
         key: getattr(recipe.networks, key) or config.domain.get(key) or REAL_FACES[key]
         for key in ("identity_loss", "identity_judge", "perceptual")

@@ -13,7 +13,7 @@ from guide_hub.checkpoint import Checkpoint, default_state, fingerprint
 from guide_hub.errors import InputError, RefusedError
 from guide_hub.interrupt import stopping
 from guide_hub.recipe import Recipe, load_recipe
-from guide_hub.record import Record, erasures_of, file_sha256, keep_apart, parse_record
+from guide_hub.record import Record, erasures_of, file_sha256, keep_apart, overall, parse_record
 from guide_hub.report import ErasureReport, IdentityFigures, Report, RetainedReport
 from guide_hub.request import Request, load_request
 from guide_hub.version import __version__
@@ -62,6 +62,7 @@ class Plan:
     create_pr: bool
     head: hub.Head | None
     previous: bytes | None
+    finished: bool  # the model's record already lists every identity of the request
 
     @property
     def message(self) -> str:
@@ -83,10 +84,12 @@ def erase(repo: str, request: str | Path, *, progress: Progress | None = None, *
     from guide_hub.progress import Silent
 
     plan = make_plan(repo, request, Options(**settings))
-    if plan.previous is not None and _already_done(plan):
+    if plan.finished:
         return Report(status="already_erased", request_id=plan.request.request_id, base=plan.base)
     if plan.options.dry_run:
-        return Report(status="planned", request_id=plan.request.request_id, base=plan.base, plan=describe(plan))
+        return Report(
+            status="planned", request_id=plan.request.request_id, base=plan.base, plan=describe(plan)
+        )
     return _run(plan, progress or Silent())
 
 
@@ -98,24 +101,43 @@ def make_plan(repo: str, request: str | Path, options: Options) -> Plan:
     push_to, create_pr = _destination(source, options)
     output = options.output or Path(f"{_name(source.repo)}-erased")
     state = options.state or default_state()
+    previous = source.record_file.read_bytes() if source.record_file else None
+    finished = previous is not None and _already_done(parse_record(previous), wanted)
     keep_apart(state, output)
-    _check_output(output)
+    if not finished:
+        _check_output(output)
     head = None
-    if push_to is not None:
+    if push_to is not None and not finished:
         head = hub.preflight(push_to, create_pr=create_pr, create_repo_if_missing=True)
         same = source.kind == "hub" and push_to == source.repo
-        if same and head.sha != source.revision and not options.revision and not create_pr:
-            raise hub._conflict(push_to)
-        others = head.other_weights if same else []
-        if others and not options.delete_other_weights:
-            raise InputError(
-                f"{push_to} holds {len(others)} other weight file(s) that would still show the person: {', '.join(others)}",
-                remedy="add --delete-other-weights to remove them in the same commit, or push elsewhere with --push-to",
-            )
-    previous = source.record_file.read_bytes() if source.record_file else None
+        if same and head.sha != source.revision:
+            _refuse_stale(push_to, options.revision or wanted.target_revision)
+        if same:
+            check_other_weights(head, options.delete_other_weights)
     return Plan(
-        wanted, source, file_sha256(source.weights_file), recipe, options, output, state, push_to, create_pr, head, previous
+        wanted,
+        source,
+        file_sha256(source.weights_file),
+        recipe,
+        options,
+        output,
+        state,
+        push_to,
+        create_pr,
+        head,
+        previous,
+        finished,
     )
+
+
+def check_other_weights(head: hub.Head, delete: bool) -> None:
+    """InputError where weight files beside the new ones would stay in the repository."""
+    others = head.other_weights
+    if others and not delete:
+        raise InputError(
+            f"{head.repo} holds {len(others)} other weight file(s) that would still show the person: {', '.join(others)}",
+            remedy="add --delete-other-weights to remove them in the same commit, or push elsewhere",
+        )
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -152,22 +174,42 @@ def _destination(source: hub.Source, options: Options) -> tuple[str | None, bool
 
 
 def _name(repo: str) -> str:
-    return Path(repo.removeprefix(hub.BUILTIN)).resolve().name if Path(repo).is_dir() else repo.split("/")[-1].split(":")[-1]
+    return (
+        Path(repo.removeprefix(hub.BUILTIN)).resolve().name
+        if Path(repo).is_dir()
+        else repo.rsplit("/", maxsplit=1)[-1].rsplit(":", maxsplit=1)[-1]
+    )
 
 
 def _check_output(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError("the output folder is not empty", remedy="choose another with --output, or move it away")
+        raise InputError(
+            "the output folder is not empty", remedy="choose another with --output, or move it away"
+        )
 
 
 def _chain(plan: Plan) -> list[dict[str, Any]]:
     return parse_record(plan.previous)["predicate"]["erasures"] if plan.previous is not None else []
 
 
-def _already_done(plan: Plan) -> bool:
-    assert plan.previous is not None
-    done = {e["identityId"] for e in erasures_of(parse_record(plan.previous), plan.request.request_id)}
-    return bool(done) and {i.id for i in plan.request.identities} <= done
+def _already_done(record: Record, request: Request) -> bool:
+    if overall(record) == "FAILED":
+        raise InputError(
+            "the model's record says that an erasure did not meet its target",
+            remedy="start from the model that it was made from, with another recipe",
+        )
+    done = {e["identityId"] for e in erasures_of(record, request.request_id)}
+    return {i.id for i in request.identities} <= done
+
+
+def _refuse_stale(repo: str, revision: str | None) -> None:
+    """A push to the model's own repository continues `main`, so anything else is refused before the work."""
+    if revision is None:
+        raise hub._conflict(repo)
+    raise InputError(
+        f"--revision or the request names another commit than the main branch of {repo}, which a push would continue",
+        remedy="leave the revision out, push elsewhere with --push-to, or use --no-push",
+    )
 
 
 def _run(plan: Plan, progress: Progress) -> Report:
@@ -205,7 +247,9 @@ def _run(plan: Plan, progress: Progress) -> Report:
         saved = checkpoint.load() if plan.options.resume else None
         if saved is None:
             progress.stage("finding each person's latent")
-            inverter = Inverter(teacher, recipe.inversion, networks.perceptual, networks.identity_loss, networks.inversion)
+            inverter = Inverter(
+                teacher, recipe.inversion, networks.perceptual, networks.identity_loss, networks.inversion
+            )
             latents = [inverter(person).ws for person in crops]
         else:
             latents = [ws.to(device) for ws in saved["latents"]]
@@ -218,7 +262,15 @@ def _run(plan: Plan, progress: Progress) -> Report:
         _refuse_strangers(ids, starts, threshold, plan)
         student = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval()
         sequence = Sequence(
-            student, teacher, recipe, networks, plan.options.seed, checkpoint, stopper, progress, {"latents": latents}
+            student,
+            teacher,
+            recipe,
+            networks,
+            plan.options.seed,
+            checkpoint,
+            stopper,
+            progress,
+            {"latents": latents},
         )
         if saved is None:
             checkpoint.save({"latents": latents})
@@ -237,7 +289,9 @@ def _run(plan: Plan, progress: Progress) -> Report:
         progress.stage("writing the model")
         record = write_folder(plan, report, student, teacher, people, device.type)
         if plan.options.report is not None:
-            write_private_report(plan, crops, latents, [e.w_t for e in sequence.erased], teacher, student, people)
+            write_private_report(
+                plan, crops, latents, [e.w_t for e in sequence.erased], teacher, student, people
+            )
         checkpoint.clear()
     report.output = str(plan.output)
     if any(e.result == "FAILED" for e in report.erasures):
@@ -262,7 +316,9 @@ def find_threshold(plan: Plan, model: EG3D, judge: Any, judge_name: str, progres
     found = shipped(plan.source.folder, plan.weights_sha256, judge_name, far)
     if found is None:
         progress.stage("calibrating the judge on this model")
-        found = calibrate(model, judge, judge_name, yaw_cameras(model, plan.recipe.camera, RETAINED_VIEWS), far)
+        found = calibrate(
+            model, judge, judge_name, yaw_cameras(model, plan.recipe.camera, RETAINED_VIEWS), far
+        )
     return found.threshold
 
 
@@ -285,7 +341,11 @@ def _refuse_strangers(ids: list[str], starts: list[PersonMeasure], threshold: fl
 
 
 def make_report(
-    plan: Plan, after: list[PersonMeasure], final: list[PersonMeasure], retained: RetainedMeasure, threshold: float
+    plan: Plan,
+    after: list[PersonMeasure],
+    final: list[PersonMeasure],
+    retained: RetainedMeasure,
+    threshold: float,
 ) -> Report:
     """Figures and results; `after` was measured right after each erasure, `final` on the last weights."""
     gate = plan.recipe.gate
@@ -300,8 +360,14 @@ def make_report(
             gone = gone and now.others_after.verified <= gate.held_out_views_max
         erasures.append(
             ErasureReport(
-                identity.id, first + k, IdentityFigures(then.before.cosine, then.after.cosine, threshold), now.after.cosine,
-                now.guide, now.after.verified, others, now.others_after.verified if now.others_after else None,
+                identity.id,
+                first + k,
+                IdentityFigures(then.before.cosine, then.after.cosine, threshold),
+                now.after.cosine,
+                now.guide,
+                now.after.verified,
+                others,
+                now.others_after.verified if now.others_after else None,
                 "PASSED" if gone and kept else "FAILED",
             )  # fmt: skip
         )
@@ -317,11 +383,23 @@ def _misses(report: Report, recipe: Recipe) -> list[Any]:
     gate, out = recipe.gate, []
     for e in report.erasures:
         if e.verified_after > gate.erased_views_max:
-            out.append(Problem(f"{e.identity_id}: still verified in {e.verified_after:.0%} of the views (at most {gate.erased_views_max:.0%})"))
+            out.append(
+                Problem(
+                    f"{e.identity_id}: still verified in {e.verified_after:.0%} of the views (at most {gate.erased_views_max:.0%})"
+                )
+            )
         if (e.verified_others_after or 0) > gate.held_out_views_max:
-            out.append(Problem(f"{e.identity_id}: held-out photos still verified in {e.verified_others_after:.0%} of the views (at most {gate.held_out_views_max:.0%})"))
+            out.append(
+                Problem(
+                    f"{e.identity_id}: held-out photos still verified in {e.verified_others_after:.0%} of the views (at most {gate.held_out_views_max:.0%})"
+                )
+            )
     if report.retained and report.retained.verified < gate.retained_min:
-        out.append(Problem(f"only {report.retained.verified:.0%} of other people are still themselves (at least {gate.retained_min:.0%})"))
+        out.append(
+            Problem(
+                f"only {report.retained.verified:.0%} of other people are still themselves (at least {gate.retained_min:.0%})"
+            )
+        )
     return out or [Problem("the target was not met")]
 
 
@@ -342,7 +420,11 @@ def _push(plan: Plan, record: Record) -> hub.Pushed:
 def environment(device: str) -> dict[str, str]:
     import torch
 
-    return {"python": platform.python_version(), "torch": str(torch.__version__).split("+")[0], "device": device}
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__).split("+")[0],
+        "device": device,
+    }
 
 
 def today() -> datetime.date:

@@ -20,7 +20,6 @@ from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
-    from guide_hub.evaluation.identity import PersonMeasure
     from guide_hub.pipeline import Plan
     from guide_hub.report import Report
 
@@ -75,7 +74,11 @@ def _licensed(plan: Plan) -> dict[str, str]:
 
 
 def make_record(plan: Plan, report: Report, folder: Path, device: str) -> records.Record:
-    """The statement about the files in `folder`, from the report's figures alone."""
+    """The statement about the files in `folder`, from the report's figures alone.
+
+    Erasures of earlier runs are carried over with `now: null`: measuring them again takes their photos, which no
+    run keeps.
+    """
     key = records.load_key(plan.state)
     request = plan.request
     from guide_hub.pipeline import environment, today
@@ -94,8 +97,16 @@ def make_record(plan: Plan, report: Report, folder: Path, device: str) -> record
         commitment = records.commit(key, request.request_id, identity.id, [p.sha256 for p in identity.images])
         erasures.append(
             records.Erasure(
-                request.request_id, identity.id, commitment, len(identity.images), request.regime, today(), metrics,
-                "PASSED" if figures.result == "PASSED" else "FAILED", request.public_ground, request.public_received,
+                request.request_id,
+                identity.id,
+                commitment,
+                len(identity.images),
+                request.regime,
+                today(),
+                metrics,
+                "PASSED" if figures.result == "PASSED" else "FAILED",
+                request.public_ground,
+                request.public_received,
             )  # fmt: skip
         )
     subject = {name: records.file_sha256(folder / name) for name in ("model.safetensors", "config.json")}
@@ -187,16 +198,22 @@ def write_private_report(
 
 def pull_request_body(record: records.Record) -> str:
     """What a reviewer decides from: the erasures by opaque id and their figures."""
-    lines = ["guide-hub erased these identities from the weights; the card and erasure_record.json have the details.", ""]
+    lines = [
+        "guide-hub erased these identities from the weights; the card and erasure_record.json have the details.",
+        "",
+    ]
     lines += ["| identity | before | now | threshold | result |", "|---|---|---|---|---|"]
     for e in record["predicate"]["erasures"]:
         m = e["metrics"]["id"]
         now = "-" if m.get("now") is None else f"{m['now']:.3f}"
-        lines.append(f"| {e['identityId']} | {m['before']:.3f} | {now} | {m['threshold']:.3f} | {e['result']} |")
+        lines.append(
+            f"| {e['identityId']} | {m['before']:.3f} | {now} | {m['threshold']:.3f} | {e['result']} |"
+        )
     retained = record["predicate"].get("retained")
     if retained:
-        lines += ["", f"{retained['verified']:.0%} of {retained['n']} random other people are still verified as themselves."]
+        lines += [
+            "",
+            f"{retained['verified']:.0%} of {retained['n']} random other people are still verified as themselves.",
+        ]
     lines += ["", "Merging does not remove older revisions: they still show these people."]
     return "\n".join(lines)
-
-

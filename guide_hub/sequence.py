@@ -60,7 +60,11 @@ class Sequence:
         self.measured: list[PersonMeasure] = []
 
     def run(
-        self, ids: list[str], latents: list[Tensor], measure: Callable[[int, EG3D], PersonMeasure], saved: dict[str, Any] | None
+        self,
+        ids: list[str],
+        latents: list[Tensor],
+        measure: Callable[[int, EG3D], PersonMeasure],
+        saved: dict[str, Any] | None,
     ) -> None:
         """Everything that `saved` has not done yet. Raises `Stopped` after saving when a signal came."""
         first, step = 0, 0
@@ -83,21 +87,30 @@ class Sequence:
     def _eraser(self) -> Eraser:
         nets = self.networks
         return Eraser(
-            self.student, self.teacher, self.recipe, nets.perceptual, nets.identity_loss, earlier=list(self.erased)
+            self.student,
+            self.teacher,
+            self.recipe,
+            nets.perceptual,
+            nets.identity_loss,
+            earlier=list(self.erased),
         )
 
     def _erase_one(self, k: int, identity: str, eraser: Eraser, erasure: Erasure, done: int) -> None:
         total = self.recipe.optim.iterations
         self.progress.start(identity, total, done)
-        for step in range(done, total):
-            with self.stopper.step():
-                losses = eraser.step(erasure, eraser.draw(erasure, step_seed(self.seed, k, step)))
-            self.progress.step(step + 1, losses)
-            if self.stopper.signum is not None or (step + 1) % SAVE_EVERY == 0:
-                with self.stopper.step():
-                    self._save(k, step + 1, eraser)
-                self.stopper.raise_if_asked()
-        self.progress.finish()
+        try:
+            with self.stopper.step():  # a signal waits for the loop to save: no step is lost
+                for step in range(done, total):
+                    losses = eraser.step(erasure, eraser.draw(erasure, step_seed(self.seed, k, step)))
+                    self.progress.step(step + 1, losses)
+                    asked = self.stopper.signum is not None
+                    if asked or step + 1 == total or (step + 1) % SAVE_EVERY == 0:
+                        self._save(k, step + 1, eraser)
+                    if asked:
+                        break
+            self.stopper.raise_if_asked()
+        finally:
+            self.progress.finish()
 
     def _save(self, identity: int, step: int, eraser: Eraser) -> None:
         self.checkpoint.save(
@@ -113,7 +126,9 @@ class Sequence:
 
 def _measure_from(saved: dict[str, Any]) -> PersonMeasure:
     likeness = {
-        key: Likeness(**value) if isinstance(value, dict) else value for key, value in saved.items() if key != "guide"
+        key: Likeness(**value) if isinstance(value, dict) else value
+        for key, value in saved.items()
+        if key != "guide"
     }
     return PersonMeasure(guide=saved["guide"], **likeness)
 

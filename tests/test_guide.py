@@ -92,7 +92,9 @@ def test_two_steps(shared, golden, lpips_seeded, released):
             close(losses.terms["adjacency.l2"][i], golden[f"s{s}.adj{i}.mse"])
             close(losses.terms["adjacency.perceptual"][i], golden[f"s{s}.adj{i}.lpips"])
             reference = float(golden[f"s{s}.glob{i}.lpips"])
-            assert losses.terms["bystanders.perceptual"][i] == pytest.approx(reference, rel=RELATIVE, abs=1e-7)
+            assert losses.terms["bystanders.perceptual"][i] == pytest.approx(
+                reference, rel=RELATIVE, abs=1e-7
+            )
         close(losses.local, golden[f"s{s}.loss_local"])
         close(losses.adjacency, golden[f"s{s}.loss_adj"])
         assert losses.bystanders == pytest.approx(float(golden[f"s{s}.loss_glob"]), rel=RELATIVE, abs=1e-7)
@@ -126,7 +128,9 @@ def test_trains_what_the_release_trains(shared):
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained == {n for n in dict(model.named_parameters()) if n.startswith("backbone.synthesis")}
     official = {n for n, t in shapes["tensors"].items() if t.get("guide_trainable")}
-    assert trained <= official or {n.rsplit(".", 2)[-1] for n in trained} <= {n.rsplit(".", 2)[-1] for n in official}
+    assert trained <= official or {n.rsplit(".", 2)[-1] for n in trained} <= {
+        n.rsplit(".", 2)[-1] for n in official
+    }
     assert len(eraser.parameters) == len(trained)
 
 
@@ -172,7 +176,9 @@ def test_reduce_mean_is_half_the_sum(shared, golden, lpips_seeded, released):
         bystanders=dataclasses.replace(released.bystanders, reduce="mean", weight=2.0),
     )
     erasure, teacher = Erasure(golden["w_u"], golden["w_t_d30"]), tiny2x(shared)
-    summed, averaged = (Eraser(tiny2x(shared), teacher, r, lpips_seeded, no_identity) for r in (released, mean))
+    summed, averaged = (
+        Eraser(tiny2x(shared), teacher, r, lpips_seeded, no_identity) for r in (released, mean)
+    )
     draws = summed.draw(erasure, 3)
     weights = [[p.weights for p in e.pairs(erasure, draws)] for e in (summed, averaged)]
     assert weights[0] == weights[1]

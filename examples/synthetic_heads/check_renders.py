@@ -21,13 +21,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import heads
 import numpy as np
 import torch
-from make_data import photo_factors
 from PIL import Image
 
+import heads
 from guide_hub.faces.detection import Detector
+from make_data import photo_factors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 SURE = 0.9

@@ -2,8 +2,8 @@
 
     python make_bundle.py --runs runs --out ../../guide_hub/builtin/synthetic_heads
 
-The generator stays in float32; the four smaller networks are stored in float16. The calibration of the judge is
-measured here, for exactly these weights. `measure.py` then writes the figures and the card.
+The generator stays in float32; the four smaller networks are stored in float16. The calibration of the judge
+is measured here, for exactly these weights. `measure.py` then writes the figures and the card.
 """
 
 from __future__ import annotations
@@ -32,12 +32,18 @@ DOMAIN = {
     "perceptual": "heads-features",
     "inversion": "heads-inversion",
 }
-FILES = {"encoder-a": "encoder_a.safetensors", "encoder-b": "encoder_b.safetensors", "inversion": "inversion.safetensors"}
+FILES = {
+    "encoder-a": "encoder_a.safetensors",
+    "encoder-b": "encoder_b.safetensors",
+    "inversion": "inversion.safetensors",
+}
 CALIBRATION_PEOPLE = 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only-calibrate", action="store_true")
@@ -49,7 +55,11 @@ def main() -> None:
         model.save_pretrained(args.out)
         for run, name in FILES.items():
             state = torch.load(args.runs / run / "network.pt", weights_only=True)
-            half = {k: v.half() if v.is_floating_point() else v for k, v in state.items() if "num_batches" not in k}
+            half = {
+                k: v.half() if v.is_floating_point() else v
+                for k, v in state.items()
+                if "num_batches" not in k
+            }
             save_file(half, args.out / name, metadata={"format": "pt"})
     model = EG3D.from_pretrained(str(args.out)).eval().requires_grad_(False)
     judge = load_identity("heads-b", torch.device("cpu"))

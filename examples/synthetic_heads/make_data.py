@@ -3,9 +3,9 @@
     python make_data.py pictures --head FILE --out runs/pictures --people 6700 --views 3
     python make_data.py photos --head FILE --out runs/photos-a --people 3000 --views 8 --seed 100
 
-`pictures` supervise the generator: the person's own expression and light, EG3D's cameras, white ground. `photos` train
-the encoders: one person under many expressions, lights, grounds, tints and crops. People come in order of a seeded
-stream, so another `--seed` means other people.
+`pictures` supervise the generator: the person's own expression and light, EG3D's cameras, white ground.
+`photos` train the encoders: one person under many expressions, lights, grounds, tints and crops. People come
+in order of a seeded stream, so another `--seed` means other people.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ def picture_camera(rng: np.random.Generator) -> np.ndarray:
 
 def photo_camera(rng: np.random.Generator, yaw: float = 0.7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """cam2world, intrinsics of a slightly wrong crop, and (yaw, pitch, roll)."""
-    pose = np.array([np.clip(rng.normal(0, yaw / 2), -yaw, yaw), np.clip(rng.normal(0.04, 0.12), -0.3, 0.35), rng.normal(0, 0.08)])
+    pose = np.array(
+        [
+            np.clip(rng.normal(0, yaw / 2), -yaw, yaw),
+            np.clip(rng.normal(0.04, 0.12), -0.3, 0.35),
+            rng.normal(0, 0.08),
+        ]
+    )
     k = heads.standard_intrinsics()
     k[:2, :2] *= np.exp(rng.normal(0, 0.03))
     k[:2, 2] += rng.normal(0, 0.012, 2)
@@ -52,7 +58,9 @@ def photo_extra(rng: np.random.Generator) -> heads.Extra:
     return heads.Extra(ground, tuple(rng.uniform(0.9, 1.06, 3)), None, light)
 
 
-def draw(head: str, mode: str, seed: int, first: int, people: int, views: int, size: int) -> dict[str, np.ndarray]:
+def draw(
+    head: str, mode: str, seed: int, first: int, people: int, views: int, size: int
+) -> dict[str, np.ndarray]:
     model = heads.HeadModel(head)
     out: dict[str, list] = {"images": [], "factors": [], "cam2world": [], "pose": [], "person": []}
     for i in range(first, first + people):
@@ -61,7 +69,13 @@ def draw(head: str, mode: str, seed: int, first: int, people: int, views: int, s
         mesh = heads.prepare(model, factors) if mode == "pictures" else None
         for _ in range(views):
             if mode == "pictures":
-                camera, k, pose, shown, own = picture_camera(rng), heads.standard_intrinsics(), np.zeros(3), mesh, factors
+                camera, k, pose, shown, own = (
+                    picture_camera(rng),
+                    heads.standard_intrinsics(),
+                    np.zeros(3),
+                    mesh,
+                    factors,
+                )
             else:
                 camera, k, pose = photo_camera(rng)
                 own = photo_factors(factors, rng)
@@ -75,7 +89,9 @@ def draw(head: str, mode: str, seed: int, first: int, people: int, views: int, s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mode", choices=["pictures", "photos"])
     parser.add_argument("--head", required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -97,7 +113,9 @@ def main() -> None:
     with ProcessPoolExecutor(args.workers) as pool:
         starts = range(0, args.people, block)
         jobs = [
-            pool.submit(draw, args.head, args.mode, args.seed, s, min(block, args.people - s), args.views, args.size)
+            pool.submit(
+                draw, args.head, args.mode, args.seed, s, min(block, args.people - s), args.views, args.size
+            )
             for s in starts
         ]
         for start, job in zip(starts, jobs, strict=True):

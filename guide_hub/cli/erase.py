@@ -13,15 +13,21 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.command("erase")
 @click.option("--repo", "--repo-id", required=True, help="Hub id, folder or builtin:synthetic-heads.")
-@click.option("--request", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The takedown YAML.")
+@click.option(
+    "--request", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The takedown YAML."
+)
 @click.option("--revision", help="Branch, tag or commit of the model.")
 @click.option("--recipe", help="Recipe name or file; default: the one that fits the model.")
 @click.option("--output", type=FOLDER, help="Where the erased model goes; default ./NAME-erased.")
 @click.option("--push-to", metavar="REPO", help="Push to this repository.")
 @click.option("--push/--no-push", default=None, help="Default: push when --repo is a Hub id.")
-@click.option("--create-pr/--no-create-pr", default=None, help="Default: a pull request when pushing to --repo.")
+@click.option(
+    "--create-pr/--no-create-pr", default=None, help="Default: a pull request when pushing to --repo."
+)
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from a killed run.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--report", type=FOLDER, help="Private sheets with the people's faces.")
 @click.option("--state", type=FOLDER, help="Key and progress of killed runs.")

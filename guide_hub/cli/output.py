@@ -53,7 +53,9 @@ def explain(error: BaseException, as_json: bool) -> int:
         code = error.exit_code if isinstance(error, Stopped) else 130
         problems = [Problem("stopped; the same command goes on from the last step")]
     else:
-        problems = [Problem(f"unexpected {type(error).__name__}", f"set {DEBUG}=1 for the traceback, and report it")]
+        problems = [
+            Problem(f"unexpected {type(error).__name__}", f"set {DEBUG}=1 for the traceback, and report it")
+        ]
         code = 1
         if os.environ.get(DEBUG):
             traceback.print_exception(error, file=sys.stderr)
@@ -91,7 +93,9 @@ def figures(report: Report) -> None:
             )  # fmt: skip
         console.print(table)
     if report.retained:
-        console.print(f"{report.retained.verified:.0%} of {report.retained.n} other people are still themselves")
+        console.print(
+            f"{report.retained.verified:.0%} of {report.retained.n} other people are still themselves"
+        )
     if report.output:
         console.print(f"written to {report.output}", soft_wrap=True)
     if report.pushed:

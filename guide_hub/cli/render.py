@@ -10,7 +10,9 @@ import click
 @click.command("render")
 @click.argument("repo")
 @click.option("--revision", help="Branch, tag or commit.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The PNG to write.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The PNG to write."
+)
 @click.option("--seeds", default=8, show_default=True, type=click.IntRange(1, 256), help="How many people.")
 @click.option("--views", default=7, show_default=True, type=click.IntRange(1, 64), help="How many yaws each.")
 @click.option("--yaw", default=40.0, show_default=True, help="Largest yaw, in degrees.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,12 +25,35 @@ def command(repo: str, revision: str | None, as_json: bool) -> None:
     problems = record.check_sums(folder)
     statement = record.read_record(folder)
     problems += record.check_subject(statement, record.digests(folder))
+    older = previous_record(statement)
+    if older is not None:
+        problems += record.check_link(statement, older)
     if problems:
         raise RefusedError(*problems)
-    erasures = [{"identity_id": e["identityId"], "result": e["result"]} for e in statement["predicate"]["erasures"]]
+    erasures = [
+        {"identity_id": e["identityId"], "result": e["result"]} for e in statement["predicate"]["erasures"]
+    ]
     if record.overall(statement) == "FAILED":
         raise RefusedError("the files are whole, but the record says that an erasure did not meet its target")
     if as_json:
         output.write_json({"status": "verified", "erasures": erasures})
     else:
         click.echo(f"whole: {len(erasures)} erasures on record, files as SHA256SUMS and the record say")
+
+
+def previous_record(statement: dict[str, Any]) -> bytes | None:
+    """The record in the Hub base that the statement names; None for other bases, and where it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    from guide_hub import hub, record
+    from guide_hub.errors import GuideHubError
+
+    base = statement["predicate"]["base"]
+    if not base["uri"].startswith("hf://"):
+        return None
+    repo, revision = base["uri"].removeprefix("hf://"), base.get("revision")
+    try:
+        with hub._explained(repo, revision):
+            return Path(hf_hub_download(repo, record.record.FILE, revision=revision)).read_bytes()
+    except GuideHubError:  # it has none, or is gated, deleted or offline: the rest is checked all the same
+        return None

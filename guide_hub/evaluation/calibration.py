@@ -21,7 +21,7 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Calibration:
-    """`threshold` is the cosine at which `far` of stranger pairs are accepted; `tar` the share of same-person pairs."""
+    """`threshold`: the cosine at which `far` of stranger pairs are accepted; `tar`: of same-person pairs."""
 
     judge: str
     far: float
@@ -35,7 +35,7 @@ class Calibration:
 
 
 def threshold_at(embeddings: Tensor, far: float) -> tuple[float, float]:
-    """(threshold, TAR) from unit embeddings [N, V, E]: pairs of different people against pairs of one person's views.
+    """(threshold, TAR) from unit embeddings [N, V, E]: pairs of different people against one's views.
 
     Raises ValueError where the pairs are too few to see the rate at all.
     """
@@ -56,9 +56,15 @@ def threshold_at(embeddings: Tensor, far: float) -> tuple[float, float]:
 
 @torch.no_grad()
 def calibrate(
-    model: EG3D, judge: IdentityEncoder, judge_name: str, c: Tensor, far: float, people: int = PEOPLE, seed: int = SEED
+    model: EG3D,
+    judge: IdentityEncoder,
+    judge_name: str,
+    c: Tensor,
+    far: float,
+    people: int = PEOPLE,
+    seed: int = SEED,
 ) -> Calibration:
-    """Renders `people` random latents from cameras c [V, 25] and finds the judge's threshold on this model."""
+    """Renders `people` random latents from cameras c [V, 25]; finds the judge's threshold on this model."""
     ws = LatentSpace(model).random(people, torch.Generator().manual_seed(seed))
     embeddings = embed_views(model, ws, c, judge).cpu()
     threshold, tar = threshold_at(embeddings, far)

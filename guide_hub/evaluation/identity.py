@@ -15,7 +15,7 @@ from guide_hub.faces.perceptual import PerceptualDistance
 
 @dataclass(frozen=True)
 class Likeness:
-    """A photo against the renders at its own latent: mean cosine over views and the share at or over threshold."""
+    """A photo against the renders at its own latent: mean cosine, share of views at or over threshold."""
 
     cosine: float
     verified: float
@@ -53,9 +53,15 @@ def likeness(photos: Tensor, views: Tensor, threshold: float) -> Likeness:
 
 @torch.no_grad()
 def measure_person(
-    source: EG3D, erased: EG3D, judge: IdentityEncoder, photos: Tensor, ws: Tensor, c: Tensor, threshold: float
+    source: EG3D,
+    erased: EG3D,
+    judge: IdentityEncoder,
+    photos: Tensor,
+    ws: Tensor,
+    c: Tensor,
+    threshold: float,
 ) -> PersonMeasure:
-    """photos [P, 3, H, W] (the first is the erased one) and their latents ws [P, num_ws, w_dim], cameras c [V, 25]."""
+    """photos [P, 3, H, W] (the first: the erased), their ws [P, num_ws, w_dim], cameras c [V, 25]."""
     real = judge(photos)
     before, after = (embed_views(model, ws, c, judge) for model in (source, erased))
     others = len(photos) > 1

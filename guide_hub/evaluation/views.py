@@ -27,12 +27,17 @@ def yaw_cameras(model: EG3D, camera: Camera, views: int) -> Tensor:
 
 @torch.no_grad()
 def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH) -> Tensor:
-    """Pictures of every latent from every camera: ws [N, num_ws, w_dim], c [V, 25] -> [N, V, 3, H, W] in [-1, 1]."""
+    """Every latent from every camera: ws [N, num_ws, w_dim], c [V, 25] -> [N, V, 3, H, W] in [-1, 1]."""
     people = []
     for w in ws.split(1):
         planes = model.planes(w, noise_mode="const")
         images = [
-            model.render(planes.expand(len(part), *planes.shape[1:]), w.expand(len(part), -1, -1), part, deterministic=True)["image"]
+            model.render(
+                planes.expand(len(part), *planes.shape[1:]),
+                w.expand(len(part), -1, -1),
+                part,
+                deterministic=True,
+            )["image"]
             for part in c.split(batch)
         ]
         people.append(torch.cat(images).clamp(-1, 1))

@@ -43,7 +43,7 @@ class Draws:
 
 @dataclass
 class StepLosses:
-    """The step's figures: L_local, L_adj, L_global, the replayed part, their weighted total, and every raw term."""
+    """The step's figures: L_local, L_adj, L_global, the replayed part, their weighted sum, all raw terms."""
 
     local: float = 0.0
     adjacency: float = 0.0
@@ -67,15 +67,15 @@ class _Pairs:
 
 
 def step_seed(*parts: int) -> int:
-    """A seed for one step from the run's seed and the step's place, so that resuming needs no generator state."""
+    """A step's seed from the run's seed and the step's place, so that resuming needs no generator state."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
 class Eraser:
     """Fine-tunes `student.backbone.synthesis` against the frozen `teacher`, the model as it was pulled.
 
-    `earlier` are the identities already folded into the student. The teacher still knows them, so their local terms
-    are replayed and their neighbourhoods leave the global samples.
+    `earlier` are the identities already folded into the student. The teacher still knows them, so their
+    local terms are replayed and their neighbourhoods leave the global samples.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Eraser:
         start: int = 0,
         on_step: Callable[[int, StepLosses], None] = lambda step, losses: None,
     ) -> None:
-        """Steps `start` to the recipe's `iterations`; `on_step(step, losses)` after each, step counting from 1."""
+        """Steps `start` to the recipe's `iterations`; `on_step(step, losses)` after each, counting from 1."""
         for step in range(start, self.recipe.optim.iterations):
             losses = self.step(erasure, self.draw(erasure, step_seed(seed, step)))
             on_step(step + 1, losses)

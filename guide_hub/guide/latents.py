@@ -27,7 +27,7 @@ class LatentSpace:
         return self.model.mapping(z.to(self.device), self.cond.expand(len(z), -1))
 
     def random(self, n: int, generator: torch.Generator) -> Tensor:
-        """`n` latents of z ~ N(0, I), drawn on the generator's device so that one seed means the same everywhere."""
+        """`n` latents of z ~ N(0, I), drawn on the generator's device: one seed means the same everywhere."""
         return self.map(torch.randn(n, self.model.config.z_dim, generator=generator))
 
     def median_offset(self, n: int = 1000, norm: Norm = "whole", seed: int = 0) -> float:
@@ -43,7 +43,7 @@ def neighbour_offset(w_u: Tensor, w_r: Tensor, alpha: Tensor, norm: Norm = "whol
 
 
 def outside(w: Tensor, centres: list[Tensor], radius: float) -> Tensor:
-    """Which of `w` [N, num_ws, w_dim] lie farther than `radius` (whole-tensor norm) from every centre: bool [N]."""
+    """Which of `w` [N, num_ws, w_dim] lie over `radius` (whole-tensor norm) from every centre: bool [N]."""
     keep = torch.ones(len(w), dtype=torch.bool, device=w.device)
     for centre in centres:
         keep &= norm_of(w - centre, "whole").flatten() > radius
@@ -53,7 +53,7 @@ def outside(w: Tensor, centres: list[Tensor], radius: float) -> Tensor:
 def bystanders(
     space: LatentSpace, n: int, centres: list[Tensor], radius: float, generator: torch.Generator
 ) -> Tensor:
-    """`n` random latents outside the balls around `centres`: the paper's set for L_global, [n, num_ws, w_dim].
+    """`n` random latents outside the balls around `centres`: the paper's L_global set, [n, num_ws, w_dim].
 
     Redraws those that fall inside, at most `MAX_REDRAWS` times; a space that is all ball raises RuntimeError.
     """

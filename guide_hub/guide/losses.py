@@ -26,7 +26,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class View:
-    """What one side of a pair shows: raw tri-planes [N, 3, C, P, P] and the picture [N, 3, H, W] in [-1, 1]."""
+    """One side of a pair: raw tri-planes [N, 3, C, P, P] and the picture [N, 3, H, W] in [-1, 1]."""
 
     planes: Tensor
     image: Tensor
@@ -46,15 +46,18 @@ def view(model: EG3D, ws: Tensor, c: Tensor, how: Rendering, side: int) -> View:
     """Planes once per latent, then the picture from them. `side` separates the draws of unpaired noise."""
     generator = torch.Generator().manual_seed(how.seed if how.paired else how.seed + 1 + side)
     planes = model.planes(ws, noise_mode=how.noise_mode, generator=generator)
-    out = model.render(planes, ws, c.expand(len(ws), -1), deterministic=how.deterministic, generator=generator)
+    out = model.render(
+        planes, ws, c.expand(len(ws), -1), deterministic=how.deterministic, generator=generator
+    )
     return View(planes, out["image"])
 
 
 class PairLoss:
-    """The three distances of L_local, one figure a pair: each call returns {"l2", "perceptual", "identity"} [N].
+    """The three distances of L_local, one figure a pair: returns {"l2", "perceptual", "identity"} [N].
 
-    L2 is the mean squared error over the raw planes (released code; the paper writes a squared norm). Identity is
-    `1 - cos`. The teacher's side carries no graph. Identity is left out where no pair has a weight on it.
+    L2 is the mean squared error over the raw planes (released code; the paper writes a squared norm).
+    Identity is `1 - cos`. The teacher's side carries no graph. Identity is left out where no pair has a
+    weight on it.
     """
 
     def __init__(self, perceptual: PerceptualDistance, identity: IdentityEncoder):

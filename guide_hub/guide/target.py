@@ -22,8 +22,8 @@ def norm_of(offset: Tensor, norm: Norm) -> Tensor:
 def ufo_target(w_u: Tensor, w_avg: Tensor, d: float | Tensor, norm: Norm = "whole") -> Tensor:
     """Un-identifying face on latent space: `w_t = w_avg - d * w_id / ||w_id||`, `w_id = w_u - w_avg`.
 
-    `w_u` [N, num_ws, w_dim]; `w_avg` broadcastable to it; `d` in the units of W. Raises ValueError where `w_u` is
-    `w_avg` itself, which has no direction.
+    `w_u` [N, num_ws, w_dim]; `w_avg` broadcastable to it; `d` in the units of W. Raises ValueError where
+    `w_u` is `w_avg` itself, which has no direction.
     """
     w_id = w_u - w_avg
     length = norm_of(w_id, norm)

@@ -28,8 +28,8 @@ class Inversion:
 class Inverter:
     """Inverts EG3D crops [P, 3, H, W] in [-1, 1] into one model.
 
-    With an encoder network the start is its answer; without one it is `w_avg` and the frontal camera. `optimize`
-    ignores the encoder, `encoder` skips the refinement, `auto` does both.
+    With an encoder network the start is its answer; without one it is `w_avg` and the frontal camera.
+    `optimize` ignores the encoder, `encoder` skips the refinement, `auto` does both.
     """
 
     def __init__(

@@ -14,8 +14,8 @@ RADIUS = 2.7
 def pose_label(pose: Tensor, radius: float = RADIUS, fov: float = FOV) -> Tensor:
     """pose [N, 3] (yaw, pitch, roll in radians; positive pitch looks down from above) -> c [N, 25].
 
-    The camera stands on the sphere of `radius` about the origin and looks at the face's centre, which is where
-    EG3D's in-the-wild crop puts the middle of the picture.
+    The camera stands on the sphere of `radius` about the origin and looks at the face's centre, which is
+    where EG3D's in-the-wild crop puts the middle of the picture.
     """
     yaw, pitch, roll = pose.unbind(1)
     direction = torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], dim=1)

@@ -28,7 +28,7 @@ def refine(
     steps: int,
     lr: float,
 ) -> tuple[Tensor, Tensor]:
-    """Adam on w (one row, repeated) and pose: photos [P, 3, H, W], ws [P, num_ws, w_dim], pose [P, 3] -> both.
+    """Adam on w (one row, repeated) and pose: photos [P, 3, H, W], ws [P, num_ws, w_dim], pose [P, 3].
 
     `lr` is the length of a first step of w (whole-tensor norm). Rays and noise are deterministic, the model's
     parameters take no gradient. Photos are fitted side by side and do not share anything.
@@ -44,7 +44,9 @@ def refine(
     scale = (start - model.w_avg).square().sum(1, keepdim=True) + 1e-8
     w, angles = start.clone().requires_grad_(), pose.clone().requires_grad_()
     rate = lr / math.sqrt(start.shape[1] * model.num_ws)
-    optimizer = torch.optim.Adam([{"params": [w], "lr": rate}, {"params": [angles], "lr": POSE_LR}], betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(
+        [{"params": [w], "lr": rate}, {"params": [angles], "lr": POSE_LR}], betas=(0.9, 0.99)
+    )
     frozen = [p for p in model.parameters() if p.requires_grad]
     for p in frozen:
         p.requires_grad_(False)
@@ -57,7 +59,12 @@ def refine(
             l2 = ((image - target).square() * mask).flatten(1).mean(1)
             alike = 1 - (identity(image) * wanted).sum(1)
             stay = ((w - start).square().sum(1, keepdim=True) / scale).squeeze(1)
-            loss = perceptual(image * mask, target * mask) + L2_WEIGHT * l2 + IDENTITY_WEIGHT * alike + STAY_WEIGHT * stay
+            loss = (
+                perceptual(image * mask, target * mask)
+                + L2_WEIGHT * l2
+                + IDENTITY_WEIGHT * alike
+                + STAY_WEIGHT * stay
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.sum().backward()
             optimizer.step()

@@ -1,0 +1,386 @@
+"""The command line: exit codes, `--json`, and the commands around `erase`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import time
+from types import SimpleNamespace
+
+import pytest
+import tiny_erasure as tiny
+from loopback_hub import HubFault
+from PIL import Image
+
+from guide_hub import cli, pipeline, record
+from guide_hub.cli.verify import previous_record
+from guide_hub.eg3d import EG3D
+from guide_hub.faces import crops
+from guide_hub.recipe import list_recipes, load_recipe, recipe_text
+
+REPO = "org/eg3d"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("tiny")
+    tiny.make_weights(home / "weights")
+    return home
+
+
+@pytest.fixture(scope="module")
+def model(home):
+    folder = tiny.make_model(home / "model")
+    tiny.calibrated(folder, tiny.EVERYBODY)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _world(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GUIDE_HUB_WEIGHTS", str(home / "weights"))
+    monkeypatch.setenv("GUIDE_HUB_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(crops, "load_crops", tiny.whole_photos)
+    monkeypatch.setattr(pipeline, "find_threshold", lambda *_: tiny.EVERYBODY)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`guide-hub ARGUMENTS` in this process: code, out, err, and with --json the object."""
+
+    def call(*arguments):
+        arguments = [str(a) for a in arguments]
+        monkeypatch.setattr("sys.argv", ["guide-hub", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return SimpleNamespace(
+            code=code, out=out, err=err, json=json.loads(out) if "--json" in arguments else None
+        )
+
+    return call
+
+
+@pytest.fixture
+def job(tmp_path):
+    """The options of a short erasure of one person."""
+    request = tiny.make_request(tmp_path / "request", people={"subject-a": ("IMG_2207.png",)})
+    return [
+        "--request",
+        request,
+        "--recipe",
+        tiny.make_recipe(tmp_path),
+        "--device",
+        "cpu",
+        "--output",
+        "erased",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(home, model):
+    """An output folder of `model`; read only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GUIDE_HUB_WEIGHTS", str(home / "weights"))
+        patch.setattr(crops, "load_crops", tiny.whole_photos)
+        request = tiny.make_request(home / "request", people={"subject-a": ("IMG_2207.png",)})
+        options = {"recipe": tiny.make_recipe(home), "output": home / "erased", "state": home / "state"}
+        pipeline.erase(str(model), request, device="cpu", **options)  # threshold: the model's own
+    return home / "erased"
+
+
+def copied(folder, to):
+    for name, data in tiny.tree(folder).items():
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).write_bytes(data)
+    return to
+
+
+# ----------------------------------------------------------------------------------------------------------
+# erase
+
+
+def test_erase_json_is_the_report(call, model, job, tmp_path):
+    done = call("erase", "--repo", model, *job, "--json", "-q")
+    assert done.code == 0
+    assert done.err == ""
+    assert set(done.json) == {
+        "status", "request_id", "base", "erasures", "retained", "output", "pushed", "errors",
+    }  # fmt: skip
+    (erasure,) = done.json["erasures"]
+    metrics = record.read_record(tmp_path / "erased")["predicate"]["erasures"][0]["metrics"]
+    assert erasure["id"]["after"] == pytest.approx(metrics["id"]["after"], abs=1e-6)
+    assert (done.json["status"], erasure["result"], done.json["errors"]) == ("erased", "PASSED", [])
+    again = call("erase", "--repo", "erased", *job, "--json", "-q")
+    assert (again.code, again.json["status"]) == (0, "already_erased")
+
+
+def test_erase_for_people(call, model, job):
+    done = call("erase", "--repo", model, *job)
+    assert done.code == 0
+    assert "subject-a" in done.out
+    assert "PASSED" in done.out
+    assert "erasing subject-a" in done.err
+    assert "IMG_2207" not in done.out + done.err
+
+
+def test_dry_run_prints_the_plan(call, model, job, tmp_path):
+    done = call("erase", "--repo", model, *job, "--dry-run")
+    assert done.code == 0
+    assert f"steps: {tiny.STEPS}" in done.out
+    assert not (tmp_path / "erased").exists()
+    planned = call("erase", "--repo", model, *job, "--dry-run", "--json").json
+    assert (planned["status"], planned["plan"]["recipe"]) == ("planned", "tiny")
+
+
+def test_missed_target_is_exit_3(call, hub, model, job, tmp_path):
+    hub.create_repo(REPO, tiny.tree(model))
+    job[3] = tiny.make_recipe(tmp_path, erased_views_max=0.0)
+    done = call("erase", "--repo", REPO, *job, "--json", "-q")
+    assert (done.code, done.json["status"]) == (3, "failed")
+    assert done.json["erasures"][0]["result"] == "FAILED"
+    assert "still verified" in done.json["errors"][0]["message"]
+    pushed = call("push", "erased", "--to", REPO, "--json")
+    assert (pushed.code, pushed.json["status"]) == (3, "error")
+    assert call("verify", "erased").code == 3
+    assert hub.repos[REPO].pulls == []
+    assert "erasure_record.json" not in hub.files(REPO)
+
+
+def test_no_match_is_exit_3(call, model, job, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "find_threshold", lambda *_: tiny.NOBODY)
+    done = call("erase", "--repo", model, *job, "--json", "-q")
+    assert (done.code, done.json["status"]) == (3, "no_match")
+    assert not (tmp_path / "erased").exists()
+
+
+def test_bad_request_is_exit_2_with_its_place(call, model, job, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("schema: guide-hub/request/v1\nrequest_id: req-1\nrequester_verified: true\n")
+    job[1] = bad
+    done = call("erase", "--repo", model, *job, "--json")
+    assert (done.code, done.json["status"]) == (2, "error")
+    messages = [e["message"] for e in done.json["errors"]]
+    assert any("identities" in m for m in messages)
+    assert all(e["file"] == str(bad) and e["line"] for e in done.json["errors"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["erase"], ["nonsense"], ["erase", "--nonsense"], ["erase", "--repo", "x", "--request"]]
+)
+def test_usage_is_exit_2(call, arguments):
+    done = call(*arguments)
+    assert done.code == 2
+    assert done.err.startswith("guide-hub: ")
+
+
+def test_full_output_folder_is_exit_2(call, model, job, tmp_path):
+    (tmp_path / "erased").mkdir()
+    (tmp_path / "erased" / "mine.txt").write_text("keep")
+    done = call("erase", "--repo", model, *job)
+    assert done.code == 2
+    assert "--output" in done.err
+
+
+def test_missing_repository_is_exit_4(call, hub, job, tmp_path):
+    done = call("erase", "--repo", "org/nothing", *job, "--json")
+    assert (done.code, done.json["status"]) == (4, "error")
+    assert not (tmp_path / "erased").exists()
+
+
+def test_unexpected_error_is_exit_1(call, model, job, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("IMG_2207.png")
+
+    monkeypatch.setattr(crops, "load_crops", broken)
+    done = call("erase", "--repo", model, *job)
+    assert done.code == 1
+    assert "ZeroDivisionError" in done.err
+    assert "IMG_2207" not in done.err
+
+
+def test_sigterm_in_a_process_of_its_own(model, home, job, tmp_path, finished):
+    """Exit code 143, private progress, and the next run ends with the bytes of one that was never stopped."""
+    whole = (
+        "import tiny_erasure; from guide_hub.faces import crops; crops.load_crops = tiny_erasure.whole_photos"
+    )
+    killed = (
+        "\nfrom guide_hub import progress; import os"
+        f"\nprogress.Lines.step = lambda self, step, losses: step == 2 and os.kill(os.getpid(), {signal.SIGTERM:d})"
+    )
+    arguments = ["erase", "--repo", str(model), *map(str, job), "--json"]
+    done = tiny.in_subprocess(*arguments, prepare=whole + killed)
+    assert done.returncode == 143
+    assert json.loads(done.stdout)["status"] == "error"
+    assert not (tmp_path / "erased").exists()
+    (file,) = (tmp_path / "state" / "runs").rglob("progress.pt")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    done = tiny.in_subprocess(*arguments, prepare=whole)
+    assert done.returncode == 0, done.stderr
+    assert "from step 3" in done.stderr
+    assert json.loads(done.stdout)["erasures"][0]["id"]["threshold"] == tiny.EVERYBODY  # shipped
+    assert (tmp_path / "erased/model.safetensors").read_bytes() == (
+        finished / "model.safetensors"
+    ).read_bytes()
+    assert not file.parent.exists()
+
+
+# ----------------------------------------------------------------------------------------------------------
+# push
+
+
+def test_push_finishes_a_broken_push(call, hub, model, job):
+    hub.create_repo(REPO, tiny.tree(model))
+
+    def down():
+        raise HubFault(500, "out of order")
+
+    hub.before_commit = down
+    assert call("erase", "--repo", REPO, *job, "-q").code == 4
+    done = call("push", "erased", "--to", REPO, "--json")
+    assert done.code == 0
+    assert done.json["pushed"]["pr_url"].endswith("/discussions/1")
+    assert "erasure_record.json" in hub.files(REPO, "refs/pr/1")
+    assert hub.repos[REPO].pulls[0].title == "Erase the identities of request req-7"
+
+
+def test_push_after_somebody_else(call, hub, model, job, monkeypatch):
+    """Their commit may hold another erasure, so this one goes elsewhere or starts again."""
+    hub.create_repo(REPO, tiny.tree(model))
+
+    def slow(*arguments):
+        hub.commit(REPO, {"notes.txt": b"meanwhile"})
+        return tiny.whole_photos(*arguments)
+
+    monkeypatch.setattr(crops, "load_crops", slow)
+    done = call("erase", "--repo", REPO, *job, "--json", "-q")
+    assert (done.code, done.json["status"]) == (5, "error")
+    assert call("push", "erased", "--to", REPO).code == 5
+    assert hub.repos[REPO].pulls == []
+    assert call("push", "erased", "--to", "org/elsewhere").code == 0
+    assert "model.safetensors" in hub.files("org/elsewhere")
+
+
+def test_push_stops_at_other_weights(call, hub, model, job):
+    hub.create_repo(REPO, {**tiny.tree(model), "ffhq.pkl": b"the person is still in here"})
+    assert call("erase", "--repo", REPO, *job, "--no-push", "-q").code == 0
+    stopped = call("push", "erased", "--to", REPO, "--no-create-pr")
+    assert stopped.code == 2
+    assert "ffhq.pkl" in stopped.err
+    assert call("push", "erased", "--to", REPO, "--no-create-pr", "--delete-other-weights").code == 0
+    assert "ffhq.pkl" not in hub.files(REPO)
+
+
+def test_push_refuses_a_changed_folder(call, hub, finished, tmp_path):
+    folder = copied(finished, tmp_path / "copy")
+    (folder / "IMG_2207.png").write_bytes(b"a photo")
+    done = call("push", folder, "--to", "org/new")
+    assert done.code == 2
+    assert "IMG_2207" not in done.err
+    assert b"a photo" not in hub.sent()
+
+
+# ----------------------------------------------------------------------------------------------------------
+# verify, render, check, recipes, help
+
+
+def test_verify(call, finished, tmp_path):
+    done = call("verify", finished, "--json")
+    assert done.code == 0
+    assert done.json == {
+        "status": "verified", "erasures": [{"identity_id": "subject-a", "result": "PASSED"}],
+    }  # fmt: skip
+    folder = copied(finished, tmp_path / "copy")
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    done = call("verify", folder, "--json")
+    assert (done.code, done.json["status"]) == (3, "error")
+    assert all("model.safetensors" in e["message"] for e in done.json["errors"])
+
+
+def test_verify_follows_the_chain_to_the_hub(call, hub, model, job, tmp_path):
+    """A record that drops its base's erasures is whole in itself; the base gives it away."""
+    hub.create_repo(REPO, tiny.tree(model))
+    assert call("erase", "--repo", REPO, *job, "--no-create-pr", "-q").code == 0
+    job[1] = tiny.make_request(tmp_path / "next", "req-8", {"subject-b": ("holiday.png",)})
+    job[-1] = "twice"
+    assert call("erase", "--repo", REPO, *job, "--no-create-pr", "-q").code == 0
+    assert call("verify", REPO).code == 0
+    assert call("verify", "twice").code == 0
+
+    folder = tmp_path / "twice"
+    statement = record.read_record(folder)
+    del statement["predicate"]["previousRecord"]
+    statement["predicate"]["erasures"] = [{**statement["predicate"]["erasures"][1], "sequence": 1}]
+    (folder / "erasure_record.json").write_bytes(record.to_bytes(statement))
+    record.write_sums(folder)
+    forged = call("verify", folder)
+    assert forged.code == 3
+    assert "no previous record" in forged.err
+
+
+@pytest.mark.parametrize("uri", ["hf://org/gone", "local", "builtin:synthetic-heads"])
+def test_verify_does_without_a_base_that_cannot_be_had(hub, uri):
+    assert previous_record({"predicate": {"base": {"uri": uri, "revision": "0" * 40}}}) is None
+
+
+def test_render(call, model, tmp_path):
+    file = tmp_path / "sheet.png"
+    assert call("render", model, "--out", file, "--seeds", 2, "--views", 3).code == 0
+    size = EG3D.from_pretrained(model).config.img_resolution
+    with Image.open(file) as picture:
+        assert picture.width == 3 * size
+        assert picture.height > 2 * size
+
+
+def test_check(call, tmp_path):
+    request = tiny.make_request(tmp_path / "request")
+    done = call("check", request, "--json")
+    assert done.code == 0
+    assert done.json["identities"] == [
+        {"identity_id": "subject-a", "photos": 2}, {"identity_id": "subject-b", "photos": 1},
+    ]  # fmt: skip
+    (tmp_path / "request" / "holiday.png").unlink()
+    done = call("check", request)
+    assert done.code == 2
+    assert f"{request}:" in done.err
+    assert "holiday" not in done.err
+
+
+def test_check_names_the_photo_without_a_face(call, tmp_path, monkeypatch):
+    """The real detector, on noise."""
+    monkeypatch.undo()
+    request = tiny.make_request(tmp_path / "request", people={"subject-a": ("holiday.png",)})
+    done = tiny.in_subprocess("check", str(request), "--faces", "--json")
+    assert done.returncode == 2
+    (error,) = json.loads(done.stdout)["errors"]
+    assert "identities[0].images[0]" in error["message"]
+    assert error["line"] == 7
+    assert "holiday" not in done.stdout + done.stderr
+
+
+def test_recipes(call, tmp_path):
+    assert call("recipes", "ls").out.split() == list_recipes()
+    assert call("recipes", "show", "heads").out == recipe_text("heads")
+    assert call("recipes", "copy", "heads", tmp_path / "mine.yaml").code == 0
+    assert load_recipe(tmp_path / "mine.yaml") == load_recipe("heads")
+    assert call("recipes", "copy", "heads", tmp_path / "mine.yaml").code == 2
+    unknown = call("recipes", "show", "head")
+    assert unknown.code == 2
+    assert "did you mean 'heads'?" in unknown.err
+
+
+def test_help_is_quick_and_needs_no_torch():
+    check = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))"
+    began = time.perf_counter()
+    done = tiny.in_subprocess("--help", prepare=check)
+    assert time.perf_counter() - began < 1.0
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in cli.COMMANDS)
+    assert "Exit codes" in done.stdout
+    assert done.stderr.strip() == "False"
