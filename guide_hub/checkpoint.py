@@ -45,7 +45,7 @@ class Checkpoint:
         os.replace(temporary, self.file)
 
     def load(self) -> dict[str, Any] | None:
-        """The progress, or None where there is none. Tensors and plain values only: nothing in it is executed."""
+        """The progress, None where there is none. Tensors and plain values only: nothing is executed."""
         import torch
 
         if not self.file.exists():

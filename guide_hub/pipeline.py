@@ -78,8 +78,9 @@ def erase(repo: str, request: str | Path, *, progress: Progress | None = None, *
     """Takes every identity of a request out of a model and writes, and on demand pushes, the result.
 
     `repo` is a Hub id, a folder or `builtin:synthetic-heads`; `settings` are the fields of `Options`. Raises
-    InputError, RefusedError, HubError or ConflictError (see the exit codes); a RefusedError carries the figures in
-    its `report`. `interrupt.Stopped` after SIGTERM or Ctrl-C, with the progress kept for the next run.
+    InputError, RefusedError, HubError or ConflictError (see the exit codes); a RefusedError carries the
+    figures in its `report`. `interrupt.Stopped` after SIGTERM or Ctrl-C, with the progress kept for the next
+    run.
     """
     from guide_hub.progress import Silent
 
@@ -135,7 +136,8 @@ def check_other_weights(head: hub.Head, delete: bool) -> None:
     others = head.other_weights
     if others and not delete:
         raise InputError(
-            f"{head.repo} holds {len(others)} other weight file(s) that would still show the person: {', '.join(others)}",
+            f"{head.repo} holds {len(others)} other weight file(s) that would still show the person: "
+            + ", ".join(others),
             remedy="add --delete-other-weights to remove them in the same commit, or push elsewhere",
         )
 
@@ -207,7 +209,8 @@ def _refuse_stale(repo: str, revision: str | None) -> None:
     if revision is None:
         raise hub._conflict(repo)
     raise InputError(
-        f"--revision or the request names another commit than the main branch of {repo}, which a push would continue",
+        f"--revision or the request names another commit than the main branch of {repo}, "
+        "which a push would continue",
         remedy="leave the revision out, push elsewhere with --push-to, or use --no-push",
     )
 
@@ -241,7 +244,8 @@ def _run(plan: Plan, progress: Progress) -> Report:
         run_name = fingerprint(
             base=plan.weights_sha256, recipe=recipe.digest(), seed=plan.options.seed, device=device.type,
             version=__version__, torch=torch.__version__, threads=torch.get_num_threads(),
-            people=[[i.id, [p.sha256 for p in i.images]] for i in request.identities], networks=names.__dict__,
+            people=[[i.id, [p.sha256 for p in i.images]] for i in request.identities],
+            networks=names.__dict__,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, run_name)
         saved = checkpoint.load() if plan.options.resume else None
@@ -323,12 +327,13 @@ def find_threshold(plan: Plan, model: EG3D, judge: Any, judge_name: str, progres
 
 
 def _refuse_strangers(ids: list[str], starts: list[PersonMeasure], threshold: float, plan: Plan) -> None:
-    """Erasing the wrong point is worse than refusing: the source photo must be recognised in its own render."""
+    """Erasing the wrong point is worse than refusing: the photo must be recognised in its own render."""
     from guide_hub.errors import Problem
 
     missed = [
         Problem(
-            f"{identity}: the model does not show this person (cosine {start.before.cosine:.2f}, threshold {threshold:.2f})",
+            f"{identity}: the model does not show this person "
+            f"(cosine {start.before.cosine:.2f}, threshold {threshold:.2f})",
             "give a sharper or more frontal first photo, or answer the request with this figure",
         )
         for identity, start in zip(ids, starts, strict=False)
@@ -369,7 +374,7 @@ def make_report(
                 others,
                 now.others_after.verified if now.others_after else None,
                 "PASSED" if gone and kept else "FAILED",
-            )  # fmt: skip
+            )
         )
     return Report(
         status="erased", request_id=plan.request.request_id, base=plan.base, erasures=erasures,
@@ -385,19 +390,22 @@ def _misses(report: Report, recipe: Recipe) -> list[Any]:
         if e.verified_after > gate.erased_views_max:
             out.append(
                 Problem(
-                    f"{e.identity_id}: still verified in {e.verified_after:.0%} of the views (at most {gate.erased_views_max:.0%})"
+                    f"{e.identity_id}: still verified in {e.verified_after:.0%} of the views "
+                    f"(at most {gate.erased_views_max:.0%})"
                 )
             )
         if (e.verified_others_after or 0) > gate.held_out_views_max:
             out.append(
                 Problem(
-                    f"{e.identity_id}: held-out photos still verified in {e.verified_others_after:.0%} of the views (at most {gate.held_out_views_max:.0%})"
+                    f"{e.identity_id}: held-out photos still verified in {e.verified_others_after:.0%} "
+                    f"of the views (at most {gate.held_out_views_max:.0%})"
                 )
             )
     if report.retained and report.retained.verified < gate.retained_min:
         out.append(
             Problem(
-                f"only {report.retained.verified:.0%} of other people are still themselves (at least {gate.retained_min:.0%})"
+                f"only {report.retained.verified:.0%} of other people are still themselves "
+                f"(at least {gate.retained_min:.0%})"
             )
         )
     return out or [Problem("the target was not met")]

@@ -41,8 +41,8 @@ class Lines(Silent):
             spent = time.monotonic() - self.began
             left = spent / max(step - self.done, 1) * (self.steps - step)
             self.console.print(
-                f"  {self.identity} {step}/{self.steps}  local {losses.local:.3f}  adjacency {losses.adjacency:.3f}  "
-                f"global {losses.bystanders:.3f}  {left:.0f} s left",
+                f"  {self.identity} {step}/{self.steps}  local {losses.local:.3f}  "
+                f"adjacency {losses.adjacency:.3f}  global {losses.bystanders:.3f}  {left:.0f} s left",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
 
@@ -55,8 +55,8 @@ class Bars(Silent):
 
         self.console = console
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}", style="dim"), console=console,
+            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[losses]}", style="dim"), console=console,
         )  # fmt: skip
 
     def stage(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The output folder, written beside its place and renamed when complete; and the private sheets, on demand."""
+"""The output folder, written beside its place and renamed when complete; private sheets on demand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_folder(
     retained: Tensor,
     device: str,
 ) -> records.Record:
-    """Writes `plan.output` whole or not at all and returns its record. `retained` ws [N, num_ws, w_dim] are shown."""
+    """Writes `plan.output` whole or not at all; gives its record. Shows `retained` ws [N, num_ws, w_dim]."""
     with building(plan.output) as folder:
         student.save_pretrained(folder)
         (folder / "recipe.yaml").write_text(plan.recipe.to_yaml(), encoding="utf-8")
@@ -76,8 +76,8 @@ def _licensed(plan: Plan) -> dict[str, str]:
 def make_record(plan: Plan, report: Report, folder: Path, device: str) -> records.Record:
     """The statement about the files in `folder`, from the report's figures alone.
 
-    Erasures of earlier runs are carried over with `now: null`: measuring them again takes their photos, which no
-    run keeps.
+    Erasures of earlier runs are carried over with `now: null`: measuring them again takes their photos,
+    which no run keeps.
     """
     key = records.load_key(plan.state)
     request = plan.request
@@ -107,19 +107,20 @@ def make_record(plan: Plan, report: Report, folder: Path, device: str) -> record
                 "PASSED" if figures.result == "PASSED" else "FAILED",
                 request.public_ground,
                 request.public_received,
-            )  # fmt: skip
+            )
         )
     subject = {name: records.file_sha256(folder / name) for name in ("model.safetensors", "config.json")}
     return records.build_record(
         subject=subject, base=records.Base(plan.source.uri, plan.weights_sha256, plan.source.revision),
-        recipe_digest=plan.recipe.digest(), recipe_name=plan.recipe.name, erasures=erasures, seed=plan.options.seed,
-        tool_version=__version__, environment=environment(device), retained=retained, previous=plan.previous,
+        recipe_digest=plan.recipe.digest(), recipe_name=plan.recipe.name, erasures=erasures,
+        seed=plan.options.seed, tool_version=__version__, environment=environment(device), retained=retained,
+        previous=plan.previous,
     )  # fmt: skip
 
 
 @contextmanager
 def building(output: Path) -> Iterator[Path]:
-    """A temporary sibling of `output` that takes its name when the block ends well, and vanishes when it does not."""
+    """A temporary sibling of `output` that takes its name when the block ends well, or vanishes."""
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     folder.chmod(0o777 & ~_umask())
@@ -171,7 +172,7 @@ def write_private_report(
     student: EG3D,
     retained: Tensor,
 ) -> None:
-    """Sheets with the erased people's faces, for the maintainer's eyes: `--report DIR`, mode 0700, never pushed."""
+    """Sheets with the erased people's faces, for the maintainer: `--report DIR`, mode 0700, never pushed."""
     assert plan.options.report is not None
     folder = plan.options.report
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -199,7 +200,7 @@ def write_private_report(
 def pull_request_body(record: records.Record) -> str:
     """What a reviewer decides from: the erasures by opaque id and their figures."""
     lines = [
-        "guide-hub erased these identities from the weights; the card and erasure_record.json have the details.",
+        "guide-hub erased these identities from the weights; card and erasure_record.json have the details.",
         "",
     ]
     lines += ["| identity | before | now | threshold | result |", "|---|---|---|---|---|"]
@@ -213,7 +214,7 @@ def pull_request_body(record: records.Record) -> str:
     if retained:
         lines += [
             "",
-            f"{retained['verified']:.0%} of {retained['n']} random other people are still verified as themselves.",
+            f"{retained['verified']:.0%} of {retained['n']} random other people are still themselves.",
         ]
     lines += ["", "Merging does not remove older revisions: they still show these people."]
     return "\n".join(lines)

@@ -36,7 +36,7 @@ class ErasureReport:
 
 @dataclass
 class RetainedReport:
-    """Random people who were not erased: share still verified against themselves, mean perceptual distance."""
+    """Random people who were not erased: share still verified as themselves, mean perceptual distance."""
 
     n: int
     verified: float

@@ -1,7 +1,7 @@
 """Many identities, one after the other, each folded into the weights; resumable to the same bytes.
 
-The teacher is always the model as it was pulled. It still shows the people who were erased before, so their local
-terms are replayed and their neighbourhoods leave the global samples (`guide.eraser`).
+The teacher is always the model as it was pulled. It still shows the people who were erased before, so their
+local terms are replayed and their neighbourhoods leave the global samples (`guide.eraser`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Progress(Protocol):
 class Sequence:
     """Erases latents `w_u` (one [1, num_ws, w_dim] an identity) in order from `student`.
 
-    `measure(k, student)` is asked once after identity k is done; its answers survive in the checkpoint with the
-    weights. `progress_state` adds what the caller needs on resuming, such as the latents themselves.
+    `measure(k, student)` is asked once after identity k is done; its answers survive in the checkpoint with
+    the weights. `progress_state` adds what the caller needs on resuming, such as the latents themselves.
     """
 
     def __init__(

@@ -210,7 +210,8 @@ def test_sigterm_in_a_process_of_its_own(model, home, job, tmp_path, finished):
     )
     killed = (
         "\nfrom guide_hub import progress; import os"
-        f"\nprogress.Lines.step = lambda self, step, losses: step == 2 and os.kill(os.getpid(), {signal.SIGTERM:d})"
+        "\nstop = lambda self, step, losses: step == 2 and os.kill(os.getpid(), "
+        f"{signal.SIGTERM:d})\nprogress.Lines.step = stop"
     )
     arguments = ["erase", "--repo", str(model), *map(str, job), "--json"]
     done = tiny.in_subprocess(*arguments, prepare=whole + killed)
@@ -377,9 +378,12 @@ def test_recipes(call, tmp_path):
 
 def test_help_is_quick_and_needs_no_torch():
     check = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))"
-    began = time.perf_counter()
-    done = tiny.in_subprocess("--help", prepare=check)
-    assert time.perf_counter() - began < 1.0
+    seconds = []
+    for _ in range(3):  # the best of three: other work on the machine is not ours
+        began = time.perf_counter()
+        done = tiny.in_subprocess("--help", prepare=check)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 1.0
     assert done.returncode == 0
     assert all(name in done.stdout for name in cli.COMMANDS)
     assert "Exit codes" in done.stdout

@@ -155,5 +155,6 @@ def in_subprocess(*arguments: str, prepare: str = "", **env: str) -> subprocess.
     path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": path, **env}, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": path, **env},
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

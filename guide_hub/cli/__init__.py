@@ -18,9 +18,9 @@ COMMANDS = {
     "render": "Pictures from a model.",
     "recipes": "List, show and copy the recipes.",
 }
-EXIT_CODES = """Exit codes: 0 done or nothing left to do; 1 unexpected; 2 usage, request, recipe or photo; 3 the answer
-is no (target not met, no match, a check failed); 4 Hub, token or network; 5 somebody pushed since; 130 interrupted;
-143 terminated."""
+EXIT_CODES = """Exit codes: 0 done or nothing left to do; 1 unexpected; 2 usage, request, recipe or photo; 3
+the answer is no (target not met, no match, a check failed); 4 Hub, token or network; 5 somebody pushed since;
+130 interrupted; 143 terminated."""
 
 
 class Lazy(click.Group):
@@ -48,7 +48,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line; every error becomes a table on stderr, an exit code and, with --json, an object."""
+    """Runs the command line; errors become lines on stderr, an exit code and, with --json, an object."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not spin
     from guide_hub.cli import output
 

@@ -41,7 +41,8 @@ def command(repo: str, request: Path, as_json: bool, quiet: bool, yes: bool, **s
     """Take every person of a request out of a model, one after the other.
 
     Finds each person's latent from the photos, unlearns it with GUIDE, measures that the people are gone and
-    everybody else is still there, writes a safetensors model with its card and record, and pushes it in one commit.
+    everybody else is still there, writes a safetensors model with its card and record, and pushes it in one
+    commit.
     """
     from guide_hub.cli import output
     from guide_hub.pipeline import erase

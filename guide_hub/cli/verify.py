@@ -42,7 +42,7 @@ def command(repo: str, revision: str | None, as_json: bool) -> None:
 
 
 def previous_record(statement: dict[str, Any]) -> bytes | None:
-    """The record in the Hub base that the statement names; None for other bases, and where it cannot be had."""
+    """The record in the Hub base that the statement names; None for other bases, or where it can't be had."""
     from huggingface_hub import hf_hub_download
 
     from guide_hub import hub, record

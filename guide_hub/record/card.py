@@ -331,7 +331,7 @@ def _limits(record: Record) -> str:
     p = record["predicate"]
     copies = "Every copy of the base shows the person; no change of these weights helps against its holder."
     history = {
-        "reachable": "**Older revisions can still be downloaded** from its history (`guide-hub audit`).",
+        "reachable": "**Older revisions can still be downloaded** from its history.",
         "purged": "The maintainer removed older revisions from the history.",
         "unknown": "Whether older revisions can still be downloaded was not checked.",
     }
@@ -350,8 +350,8 @@ def _limits(record: Record) -> str:
         "two differ most "
         "lie near the erased people. Fewer, larger releases give less away than one for each person.",
         "Fine-tuning, related to the person or not, may bring a likeness back; so may a later "
-        "erasure, which is why "
-        "earlier ones are measured again (*now*).",
+        "erasure. Within a run, "
+        "earlier people are measured again on the final weights (*now*); a dash means that nobody did.",
     ]
     if "white-box-re-inversion-not-tested" in p["limitations"]:
         points.append(
@@ -371,11 +371,10 @@ def _verify(record: Record, repo_id: str | None) -> str:
     where = repo_id if repo_id and _PLAIN.fullmatch(repo_id) else "."
     return (
         "## How to verify\n\n"
-        f"```sh\npip install guide-hub\nguide-hub verify {where}   # hashes, record, chain, licence\n"
+        f"```sh\npip install guide-hub\nguide-hub verify {where}   # hashes and record\n"
         "sha256sum -c SHA256SUMS   # in a download, with no tool of ours\n```\n\n"
         "`erasure_record.json` is an [in-toto](https://in-toto.io/Statement/v1) statement about the "
-        "files here. With "
-        "the request's photos at hand, `guide-hub verify --request takedown.yaml` measures again."
+        "files here."
     )
 
 
