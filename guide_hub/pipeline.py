@@ -46,6 +46,11 @@ class Options:
     delete_other_weights: bool = False
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("output", "report", "state", "license"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -84,14 +89,17 @@ def erase(repo: str, request: str | Path, *, progress: Progress | None = None, *
     """
     from guide_hub.progress import Silent
 
+    progress = progress or Silent()
     plan = make_plan(repo, request, Options(**settings))
+    for warning in plan.request.warnings:
+        progress.warn(str(warning))
     if plan.finished:
         return Report(status="already_erased", request_id=plan.request.request_id, base=plan.base)
     if plan.options.dry_run:
         return Report(
             status="planned", request_id=plan.request.request_id, base=plan.base, plan=describe(plan)
         )
-    return _run(plan, progress or Silent())
+    return _run(plan, progress)
 
 
 def make_plan(repo: str, request: str | Path, options: Options) -> Plan:

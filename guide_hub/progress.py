@@ -14,7 +14,11 @@ LINE_EVERY = 25  # steps between plain lines
 
 
 class Silent:
+    """Nothing; also the base of the others."""
+
     def stage(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
 
     def start(self, identity: str, steps: int, done: int) -> None: ...
 
@@ -31,6 +35,9 @@ class Lines(Silent):
 
     def stage(self, text: str) -> None:
         self.console.print(f"{text} ...", highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self.console.print(f"warning: {text}", highlight=False, soft_wrap=True, markup=False)
 
     def start(self, identity: str, steps: int, done: int) -> None:
         self.identity, self.steps, self.done, self.began = identity, steps, done, time.monotonic()
@@ -61,6 +68,9 @@ class Bars(Silent):
 
     def stage(self, text: str) -> None:
         self.console.print(f"[dim]{text} ...[/dim]", highlight=False)
+
+    def warn(self, text: str) -> None:
+        self.console.print(f"warning: {text}", style="yellow", highlight=False, markup=False)
 
     def start(self, identity: str, steps: int, done: int) -> None:
         self.progress.start()

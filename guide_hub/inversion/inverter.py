@@ -16,6 +16,8 @@ from guide_hub.inversion.pose import pose_label
 from guide_hub.inversion.projector import refine
 from guide_hub.recipe import Inversion as Options
 
+FILLS = 64
+
 
 @dataclass(frozen=True)
 class Inversion:
@@ -56,9 +58,16 @@ class Inverter:
 
     @torch.no_grad()
     def start(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's ws [P, num_ws, w_dim] and pose [P, 3]."""
+        """The encoder's ws [P, num_ws, w_dim] and pose [P, 3] (yaw, pitch, roll in radians).
+
+        The encoder regresses z, so what it cannot see is 0 and its answer is short; the mapping network,
+        which normalises z, would stretch it into an extreme person. The missing length is filled with noise
+        instead, and the latents are averaged over the fills: the mean of W given the photo.
+        """
         if self.encoder is None:
             n = len(crops)
             return self.space.w_avg.repeat(n, 1, 1), torch.zeros(n, 3, device=crops.device)
         z, pose = self.encoder(crops)
-        return self.space.map(z), pose
+        unseen = (1 - z.square().mean(1, keepdim=True)).clamp(min=0).sqrt()
+        noise = torch.randn(FILLS, z.shape[1], generator=torch.Generator().manual_seed(0)).to(z)
+        return torch.stack([self.space.map(z + unseen * fill) for fill in noise]).mean(0), pose

@@ -14,8 +14,7 @@ from guide_hub.inversion.pose import pose_label
 
 POSE_LR = 5e-3  # radians a step
 L2_WEIGHT = 1.0
-IDENTITY_WEIGHT = 0.5
-STAY_WEIGHT = 0.02  # pull towards the start, in units of its squared distance from w_avg
+IDENTITY_WEIGHT = 1.0
 
 
 def refine(
@@ -36,12 +35,14 @@ def refine(
     if steps == 0:
         return ws, pose
     size = model.config.img_resolution
+    rays = max(
+        model.config.neural_rendering_resolution // 2, 1
+    )  # EG3D's training passes through it; half the time
     target = torch.nn.functional.interpolate(photos, (size, size), mode="bilinear", antialias=True)
     mask = centre_mask(size).to(target)
     with torch.no_grad():
         wanted = identity(target)
     start = ws[:, 0].clone()
-    scale = (start - model.w_avg).square().sum(1, keepdim=True) + 1e-8
     w, angles = start.clone().requires_grad_(), pose.clone().requires_grad_()
     rate = lr / math.sqrt(start.shape[1] * model.num_ws)
     optimizer = torch.optim.Adam(
@@ -55,16 +56,12 @@ def refine(
             for group, peak in zip(optimizer.param_groups, (rate, POSE_LR), strict=True):
                 group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * step / steps))
             repeated = w[:, None].expand(-1, model.num_ws, -1)
-            image = model.synthesis(repeated, pose_label(angles), deterministic=True)["image"]
+            image = model.synthesis(
+                repeated, pose_label(angles), deterministic=True, neural_rendering_resolution=rays
+            )["image"]
             l2 = ((image - target).square() * mask).flatten(1).mean(1)
             alike = 1 - (identity(image) * wanted).sum(1)
-            stay = ((w - start).square().sum(1, keepdim=True) / scale).squeeze(1)
-            loss = (
-                perceptual(image * mask, target * mask)
-                + L2_WEIGHT * l2
-                + IDENTITY_WEIGHT * alike
-                + STAY_WEIGHT * stay
-            )
+            loss = perceptual(image * mask, target * mask) + L2_WEIGHT * l2 + IDENTITY_WEIGHT * alike
             optimizer.zero_grad(set_to_none=True)
             loss.sum().backward()
             optimizer.step()
