@@ -17,7 +17,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import yaml
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, snapshot_download
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_token,
+    hf_hub_download,
+    snapshot_download,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     FileMetadataError,
@@ -36,12 +43,14 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from guide_hub.errors import ConflictError, GuideHubError, HubError, InputError, Problem
+from guide_hub.record.folder import SUMS as CHECKSUMS
+from guide_hub.record.folder import file_sha256, read_sums
 
 BUILTIN = "builtin:"
 WEIGHTS = "model.safetensors"
-CHECKSUMS = "SHA256SUMS"
 REQUIRED_FILES = ("config.json", WEIGHTS, "README.md", "erasure_record.json", CHECKSUMS)
-PUBLIC_FILES = (*REQUIRED_FILES, "recipe.yaml", "LICENSE", "assets/*.png")  # all that may ever be pushed
+ASSETS = "assets/*.png"
+PUBLIC_FILES = (*REQUIRED_FILES, "recipe.yaml", "LICENSE", ASSETS)  # all that may ever be pushed
 LICENSE_NAMES = tuple(
     name + suffix for name in ("LICENSE", "LICENCE", "license", "licence") for suffix in ("", ".txt", ".md")
 )
@@ -68,6 +77,7 @@ class Source:
         license_file: the full text of the licence, where there is one.
         record_file: the erasure record of earlier runs, where there is one.
         other_weights: further weight files of the repository, which an erasure leaves as they are.
+        private: whether only some accounts can read the repository; False unless `kind` is "hub".
     """
 
     repo: str
@@ -79,6 +89,7 @@ class Source:
     license_file: Path | None
     record_file: Path | None
     other_weights: list[str]
+    private: bool = False
 
     @property
     def config_file(self) -> Path:
@@ -158,7 +169,8 @@ def _pull(repo: str, revision: str | None, license_file: str | Path | None) -> S
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
         if folder.name != info.sha:
             folder = Path(snapshot_download(repo, revision=info.sha, allow_patterns=patterns))
-    return _describe(folder, repo, "hub", uri, license_file, revision=info.sha, files=files)
+    private = bool(info.private)
+    return _describe(folder, repo, "hub", uri, license_file, revision=info.sha, files=files, private=private)
 
 
 def _describe(
@@ -170,6 +182,7 @@ def _describe(
     *,
     revision: str | None = None,
     files: list[str] | None = None,
+    private: bool = False,
 ) -> Source:
     if files is None:
         files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -195,6 +208,7 @@ def _describe(
         license_file=licence,
         record_file=record if record.is_file() else None,
         other_weights=other_weights(files),
+        private=private,
     )
 
 
@@ -202,7 +216,7 @@ def _check_complete(files: Iterable[str]) -> None:
     present = set(files)
     if WEIGHTS not in present:
         if any(name.endswith(".pkl") for name in present):
-            remedy = "convert it first: guide-hub convert PKL DIR"
+            remedy = _CONVERT
         elif f"{WEIGHTS}.index.json" in present:
             remedy = "merge its shards into a single model.safetensors"
         else:
@@ -210,7 +224,7 @@ def _check_complete(files: Iterable[str]) -> None:
         raise InputError("the model has no model.safetensors, and nothing else is ever loaded", remedy=remedy)
     if "config.json" not in present:
         raise InputError(
-            "the model has no config.json", remedy="write the model with guide-hub convert or save_pretrained"
+            "the model has no config.json", remedy="write the model's folder with EG3D.save_pretrained"
         )
 
 
@@ -294,6 +308,9 @@ def push(
 ) -> Pushed:
     """Put a finished folder on the Hub in exactly one commit on top of `parent_commit`, or not at all.
 
+    Pictures under assets/ and licence files that the folder has no longer go: older pictures may show the
+    person, and an older licence file would stand beside the one that the card names.
+
     Args:
         folder: a finished output folder: only `PUBLIC_FILES`, and all as its SHA256SUMS says.
         parent_commit: `preflight`'s `Head.sha`. None creates the repository.
@@ -317,7 +334,8 @@ def push(
         head = api.model_info(repo)
         if parent_commit is not None and head.sha != parent_commit:
             raise _conflict(repo)
-        gone = sorted({*delete} - {*sums} & {*_file_names(head)})
+        there = {*_file_names(head)} - {*sums}
+        gone = sorted(f for f in there if f in {*delete} or _is_replaced(f, sums))
         additions = [CommitOperationAdd(name, Path(folder, name)) for name in sums]
         # An empty ignore list: a .gitignore in the repository would silently leave files out of the commit.
         api.preupload_lfs_files(repo, additions, create_pr=create_pr, gitignore_content="# nothing\n")
@@ -337,11 +355,33 @@ def find_open_pr(repo: str, title: str) -> str | None:
     """Address of the user's own open pull request with this title, None where there is none."""
     with _explained(repo):
         api = HfApi()
-        author = api.whoami()["name"]
+        author = _whoami(api).get("name")
+        if author is None:
+            return None
         pulls = api.get_repo_discussions(
             repo, author=author, discussion_type="pull_request", discussion_status="open"
         )
         return next((pull.url for pull in pulls if pull.title == title), None)
+
+
+def read_file(repo: str, name: str, revision: str | None) -> bytes | None:
+    """One small file of a repository; None where the repository has no such file."""
+    with _explained(repo, revision):
+        try:
+            return Path(hf_hub_download(repo, name, revision=revision)).read_bytes()
+        except LocalEntryNotFoundError:  # a kind of EntryNotFoundError: offline, and not in the cache
+            raise
+        except EntryNotFoundError:
+            return None
+
+
+def is_private(repo: str) -> bool:
+    """Whether a repository is private. One that can't be found counts as such."""
+    try:
+        with _explained(repo):
+            return bool(HfApi().model_info(repo).private)
+    except HubError:
+        return True
 
 
 def check_folder(folder: str | Path) -> dict[str, str]:
@@ -367,8 +407,8 @@ def check_folder(folder: str | Path) -> dict[str, str]:
     if problems:
         raise InputError(*problems)
 
-    actual = {name: _sha256(path) for name, path in paths.items()}
-    stated = _read_checksums(paths[CHECKSUMS])
+    actual = {name: file_sha256(path) for name, path in paths.items()}
+    stated = read_sums(root)
     changed = sorted(name for name in actual if name != CHECKSUMS and stated.get(name) != actual[name])
     problems = [Problem(f"{name} is not what {CHECKSUMS} says", _WHOLE_OUTPUT) for name in changed]
     if stated.keys() - actual.keys():
@@ -380,26 +420,16 @@ def check_folder(folder: str | Path) -> dict[str, str]:
 
 def _is_public(name: str) -> bool:
     """Whether a path is one of PUBLIC_FILES; `*` stays within a folder, unlike fnmatch's."""
-    return any(fnmatchcase(name, p) and name.count("/") == p.count("/") for p in PUBLIC_FILES)
+    return any(_matches(name, pattern) for pattern in PUBLIC_FILES)
 
 
-def _read_checksums(file: Path) -> dict[str, str]:
-    """SHA-256 by name, from a file in the form of `sha256sum`."""
-    stated = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        match = re.fullmatch(r"([0-9a-f]{64}) [ *](\S.*)", line)
-        if match is None:
-            raise InputError(Problem("not a line of sha256sum's form", _WHOLE_OUTPUT, CHECKSUMS, number))
-        stated[match[2]] = match[1]
-    return stated
+def _is_replaced(name: str, sums: Iterable[str]) -> bool:
+    """Whether a file of the repository has a successor under another name among `sums`."""
+    return _matches(name, ASSETS) or (name in LICENSE_NAMES and "LICENSE" in sums)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) and name.count("/") == pattern.count("/")
 
 
 def _check_pushed(api: HfApi, repo: str, commit: str, folder: Path, sums: dict[str, str]) -> None:
@@ -462,6 +492,7 @@ def _file_names(info: ModelInfo) -> list[str]:
 
 _LOGIN = "set HF_TOKEN or run: hf auth login"
 _NETWORK = "check the network, the proxy settings and HF_ENDPOINT, then try again"
+_CONVERT = "convert it to safetensors with the official state-dict names first"
 _WHOLE_OUTPUT = "give the output folder of guide-hub erase, as it was written"
 _WRITE_TOKEN = "make a token with write access to the repository at huggingface.co/settings/tokens"
 

@@ -7,10 +7,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Stopped(BaseException):
-    """The run was told to stop. `exit_code` is 128 + the signal: 130 for SIGINT, 143 for SIGTERM."""
+    """The run was told to stop. `exit_code` is 128 + the signal: 130 for SIGINT, 143 for SIGTERM.
+
+    `remedy` says how to go on where running the same command again does not; `report` what was finished.
+    """
+
+    remedy: str | None = None
+    report: Any = None
 
     def __init__(self, signum: int):
         super().__init__(signum)

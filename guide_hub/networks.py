@@ -10,10 +10,16 @@ from guide_hub.eg3d import EG3DConfig
 from guide_hub.errors import InputError
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
-from guide_hub.faces.registry import load_identity, load_inversion, load_perceptual
+from guide_hub.faces.registry import load_identity, load_inversion, load_perceptual, names
 from guide_hub.faces.small import HeadsInversion
-from guide_hub.recipe import Recipe
+from guide_hub.recipe import Recipe, list_recipes
 
+KINDS = {
+    "identity_loss": "identity",
+    "identity_judge": "identity",
+    "perceptual": "perceptual",
+    "inversion": "inversion",
+}
 REAL_FACES = {
     "identity_loss": "vggface2",
     "identity_judge": "casia-webface",
@@ -42,14 +48,22 @@ class Networks:
 
 
 def default_recipe(config: EG3DConfig) -> str:
-    """The recipe that fits the model: the one its config.json names, `guide` otherwise."""
-    return str(config.domain.get("recipe", REAL_FACES["recipe"]))
+    """The recipe that fits the model: the one its config.json names, `guide` otherwise.
+
+    InputError for one that does not come with guide-hub: a model names no files of this machine.
+    """
+    return _named(config, "recipe", list_recipes()) or REAL_FACES["recipe"]
 
 
 def choose(config: EG3DConfig, recipe: Recipe) -> NetworkNames:
-    """Recipe, then config.json, then facenet's pair for real faces. InputError: loss and judge are one."""
+    """Recipe, then config.json, then facenet's pair for real faces.
+
+    The recipe may give files (NAME:PATH), config.json only names. InputError: it names anything else, or
+    loss and judge are one.
+    """
+    own = {key: _named(config, key, names(kind)) for key, kind in KINDS.items()}
     wanted = {
-        key: getattr(recipe.networks, key) or config.domain.get(key) or REAL_FACES[key]
+        key: getattr(recipe.networks, key) or own[key] or REAL_FACES[key]
         for key in ("identity_loss", "identity_judge", "perceptual")
     }
     if wanted["identity_loss"] == wanted["identity_judge"]:
@@ -57,14 +71,25 @@ def choose(config: EG3DConfig, recipe: Recipe) -> NetworkNames:
             f"the recipe judges with {wanted['identity_judge']!r}, which the loss already uses",
             remedy="name another network in networks.identity_judge",
         )
-    return NetworkNames(**wanted, inversion=config.domain.get("inversion"))
+    return NetworkNames(**wanted, inversion=own["inversion"])
 
 
-def load(names: NetworkNames, device: torch.device) -> Networks:
+def _named(config: EG3DConfig, key: str, known: list[str]) -> str | None:
+    """What config.json, which anybody may have written, names for `key`."""
+    name = config.domain.get(key)
+    if name is not None and name not in known:
+        raise InputError(
+            f"the model's config.json names no known {key} in domain.{key}",
+            remedy="known: " + ", ".join(known),
+        )
+    return name
+
+
+def load(chosen: NetworkNames, device: torch.device) -> Networks:
     return Networks(
-        names,
-        load_identity(names.identity_loss, device),
-        load_identity(names.identity_judge, device),
-        load_perceptual(names.perceptual, device),
-        load_inversion(names.inversion, device) if names.inversion else None,
+        chosen,
+        load_identity(chosen.identity_loss, device),
+        load_identity(chosen.identity_judge, device),
+        load_perceptual(chosen.perceptual, device),
+        load_inversion(chosen.inversion, device) if chosen.inversion else None,
     )

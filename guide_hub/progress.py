@@ -27,17 +27,21 @@ class Silent:
     def finish(self) -> None: ...
 
 
-class Lines(Silent):
-    """One line a stage and every `LINE_EVERY` steps, for logs."""
+class Warnings(Silent):
+    """Warnings and nothing else, for `--quiet`."""
 
     def __init__(self, console: Console):
         self.console = console
 
-    def stage(self, text: str) -> None:
-        self.console.print(f"{text} ...", highlight=False, soft_wrap=True)
-
     def warn(self, text: str) -> None:
         self.console.print(f"warning: {text}", highlight=False, soft_wrap=True, markup=False)
+
+
+class Lines(Warnings):
+    """One line a stage and every `LINE_EVERY` steps, for logs."""
+
+    def stage(self, text: str) -> None:
+        self.console.print(f"{text} ...", highlight=False, soft_wrap=True)
 
     def start(self, identity: str, steps: int, done: int) -> None:
         self.identity, self.steps, self.done, self.began = identity, steps, done, time.monotonic()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -20,7 +23,7 @@ from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
-    from guide_hub.pipeline import Plan
+    from guide_hub.plan import Plan
     from guide_hub.report import Report
 
 SHOWN = 6  # retained people in the card's picture
@@ -51,26 +54,18 @@ def write_folder(
         sheet(rows).save(assets / "retained.png", optimize=True)
         record = make_record(plan, report, folder, device)
         (folder / records.record.FILE).write_bytes(records.to_bytes(record))
-        card = plan.source.folder / "README.md"
         info = records.CardInfo(
-            title=f"{plan.output.name}",
+            title=plan.title,
             repo_id=plan.push_to,
-            base_metadata=_licensed(plan),
+            base_metadata=plan.card,
             recipe_yaml=plan.recipe.to_yaml(),
             assets={"retained.png": "Random people who were not erased: before (above) and after (below)."},
-            previous_card=card.read_text(encoding="utf-8") if card.is_file() else None,
+            previous_card=plan.previous_card,
+            carried=len(plan.earlier),
         )
         (folder / "README.md").write_text(records.render_card(record, info), encoding="utf-8")
         records.write_sums(folder)
     return record
-
-
-def _licensed(plan: Plan) -> dict[str, str]:
-    """The base card's front matter; `license: other` with our copy where only a licence text was given."""
-    card = dict(plan.source.card)
-    if not card.get("license"):
-        card |= {"license": "other", "license_link": "LICENSE"}
-    return card
 
 
 def make_record(plan: Plan, report: Report, folder: Path, device: str) -> records.Record:
@@ -81,8 +76,6 @@ def make_record(plan: Plan, report: Report, folder: Path, device: str) -> record
     """
     key = records.load_key(plan.state)
     request = plan.request
-    from guide_hub.pipeline import environment, today
-
     assert report.retained is not None
     retained = records.Retained(report.retained.n, report.retained.verified, report.retained.lpips_mean)
     erasures = []
@@ -118,9 +111,24 @@ def make_record(plan: Plan, report: Report, folder: Path, device: str) -> record
     )  # fmt: skip
 
 
+def environment(device: str) -> dict[str, str]:
+    """Versions and device, as the record names them."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__).split("+")[0],
+        "device": device,
+    }
+
+
+def today() -> datetime.date:
+    """The day in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
 @contextmanager
 def building(output: Path) -> Iterator[Path]:
     """A temporary sibling of `output` that takes its name when the block ends well, or vanishes."""
+    output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     folder.chmod(0o777 & ~_umask())
@@ -172,11 +180,12 @@ def write_private_report(
     student: EG3D,
     retained: Tensor,
 ) -> None:
-    """Sheets with the erased people's faces, for the maintainer: `--report DIR`, mode 0700, never pushed."""
+    """Sheets with the erased people's faces, for the maintainer alone: `--report DIR`, never pushed."""
     assert plan.options.report is not None
     folder = plan.options.report
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    if not folder.exists():  # one that exists keeps the mode that its owner gave it
+        folder.mkdir(parents=True, mode=0o700)
+        folder.chmod(0o700)
     cameras = yaw_cameras(teacher, plan.recipe.camera, 5)
     for identity, photos, ws, target in zip(plan.request.identities, crops, latents, targets, strict=True):
         rows = {
@@ -188,33 +197,16 @@ def write_private_report(
         if len(ws) > 1:
             rows["held-out photos' latents, before"] = render_views(teacher, ws[1:], cameras[2:3])[:, 0]
             rows["held-out photos' latents, after"] = render_views(student, ws[1:], cameras[2:3])[:, 0]
-        sheet(rows, 2).save(folder / f"{identity.id}.png")
+        _save_private(sheet(rows, 2), folder / f"{identity.id}.png")
     front = cameras[2:3]
     rows = {
         "others before": render_views(teacher, retained[:10], front)[:, 0],
         "others after": render_views(student, retained[:10], front)[:, 0],
     }
-    sheet(rows, 2).save(folder / "retained.png")
+    _save_private(sheet(rows, 2), folder / "retained.png")
 
 
-def pull_request_body(record: records.Record) -> str:
-    """What a reviewer decides from: the erasures by opaque id and their figures."""
-    lines = [
-        "guide-hub erased these identities from the weights; card and erasure_record.json have the details.",
-        "",
-    ]
-    lines += ["| identity | before | now | threshold | result |", "|---|---|---|---|---|"]
-    for e in record["predicate"]["erasures"]:
-        m = e["metrics"]["id"]
-        now = "-" if m.get("now") is None else f"{m['now']:.3f}"
-        lines.append(
-            f"| {e['identityId']} | {m['before']:.3f} | {now} | {m['threshold']:.3f} | {e['result']} |"
-        )
-    retained = record["predicate"].get("retained")
-    if retained:
-        lines += [
-            "",
-            f"{retained['verified']:.0%} of {retained['n']} random other people are still themselves.",
-        ]
-    lines += ["", "Merging does not remove older revisions: they still show these people."]
-    return "\n".join(lines)
+def _save_private(picture: Image.Image, path: Path) -> None:
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    picture.save(path)

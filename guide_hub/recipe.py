@@ -13,6 +13,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,6 +24,8 @@ from guide_hub import _yaml
 from guide_hub.errors import InputError, Problem
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+NAME_TEXT = (NAME, "a name of letters, digits, dots, hyphens and underscores")
+NETWORK_TEXT = (rf"{NAME}(:.{{1,4096}})?", f"{NAME_TEXT[1]}, or NAME:PATH of its weights")
 
 T = TypeVar("T")
 
@@ -109,28 +112,25 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """Early stop: judge every `check_every` steps (0: never); `checks` passes by `margin` in a row end it."""
-
-    check_every: int = _option(0, low=0)
-    margin: float = _option(0.0, low=0, high=2)
-    checks: int = _option(2, low=1, high=1000)
-
-
-@dataclass(frozen=True)
 class Networks:
-    """Names of the networks that the losses and the judge use; null = those the model's config.json names."""
+    """The networks that the losses and the judge use; null = those the model's config.json names.
 
-    identity_loss: str | None = None
-    identity_judge: str | None = None
-    perceptual: str | None = None
+    A name, or NAME:PATH of its weight file.
+    """
+
+    identity_loss: str | None = field(default=None, metadata={"text": NETWORK_TEXT})
+    identity_judge: str | None = field(default=None, metadata={"text": NETWORK_TEXT})
+    perceptual: str | None = field(default=None, metadata={"text": NETWORK_TEXT})
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """Photo to latent. `lr` is of the optimising backend, which takes `steps` Adam steps."""
+    """Photo to latent: by `encoder` alone, by `optimize` from the mean face, or `auto`, both in turn.
 
-    backend: Literal["auto", "encoder", "optimize", "latent"] = "auto"
+    `lr` is of the `steps` Adam steps that optimise: the length of the first in medians of ||w - w_avg||.
+    """
+
+    backend: Literal["auto", "encoder", "optimize"] = "auto"
     steps: int = _option(400, low=1, high=100_000)
     lr: float = _option(1e-2, above=0, high=10)
 
@@ -168,7 +168,6 @@ class Recipe:
     deterministic_rays: bool = False
     shared_noise: bool = False
     replay: Replay = Replay()
-    stop: Stop = Stop()
     networks: Networks = Networks()
     inversion: Inversion = Inversion()
     gate: Gate = Gate()
@@ -178,14 +177,19 @@ class Recipe:
         return _plain(self)
 
     def to_yaml(self) -> str:
-        """The whole recipe as a file that `load_recipe` reads back unchanged."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
+        """The whole recipe as a file for `load_recipe`, fit to publish: networks by name, without paths."""
+        return yaml.safe_dump(self._published(), sort_keys=False, default_flow_style=None, width=100)
 
     def digest(self) -> str:
-        """SHA-256 of the options as canonical JSON; the name and spelled-out defaults don't change it."""
-        options = {k: v for k, v in self.to_dict().items() if k != "name"}
+        """SHA-256 of the options in `to_yaml` as canonical JSON, but for the name."""
+        options = {k: v for k, v in self._published().items() if k != "name"}
         text = json.dumps(options, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _published(self) -> dict[str, Any]:
+        options = self.to_dict()
+        options["networks"] = {k: v and v.partition(":")[0] for k, v in options["networks"].items()}
+        return options
 
 
 def _key(option: dataclasses.Field[Any]) -> str:
@@ -202,12 +206,12 @@ def _plain(section: Any) -> dict[str, Any]:
     return plain
 
 
-def _value(node: _yaml.Node, wanted: Any, bounds: dict[str, float]) -> Any:
+def _value(node: _yaml.Node, wanted: Any, limits: Mapping[str, Any]) -> Any:
     """The node's value as type `wanted`; None where it is null, or no such thing, which is noted."""
     origin = typing.get_origin(wanted)
     if origin in (typing.Union, types.UnionType):
         (inner,) = [a for a in typing.get_args(wanted) if a is not type(None)]
-        return None if node.is_null else _value(node, inner, bounds)
+        return None if node.is_null else _value(node, inner, limits)
     if origin is Literal:
         return node.choice(typing.get_args(wanted))
     if origin is tuple:
@@ -217,12 +221,12 @@ def _value(node: _yaml.Node, wanted: Any, bounds: dict[str, float]) -> Any:
             if items:
                 node.note(f"must be a list of {len(kinds)} numbers")
             return None
-        return tuple(_value(item, kind, bounds) for item, kind in zip(items, kinds, strict=True))
+        return tuple(_value(item, kind, limits) for item, kind in zip(items, kinds, strict=True))
     if wanted is bool:
         return node.boolean()
     if wanted is str:
-        return node.text(NAME, "a name of letters, digits, dots, hyphens and underscores")
-    return node.number(**bounds, integer=wanted is int)
+        return node.text(*limits.get("text", NAME_TEXT))
+    return node.number(**limits.get("bounds", {}), integer=wanted is int)
 
 
 def _read(node: _yaml.Node, cls: type[T]) -> T:
@@ -235,7 +239,7 @@ def _read(node: _yaml.Node, cls: type[T]) -> T:
         if dataclasses.is_dataclass(wanted):
             found[option.name] = _read(value, typing.cast(type, wanted))
         else:
-            found[option.name] = _value(value, wanted, option.metadata.get("bounds", {}))
+            found[option.name] = _value(value, wanted, option.metadata)
     return cls(**found)
 
 

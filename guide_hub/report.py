@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from guide_hub.errors import GuideHubError, Problem
+from guide_hub.errors import Problem
 
 STATUSES = ("erased", "already_erased", "planned", "no_match", "failed", "error")
 
@@ -60,10 +60,6 @@ class Report:
         if self.plan is None:
             del out["plan"]
         return out
-
-
-def error_report(error: GuideHubError, status: str = "error") -> Report:
-    return Report(status=status, errors=[problem_dict(p) for p in error.problems])
 
 
 def problem_dict(problem: Problem) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Many identities, one after the other, each folded into the weights; resumable to the same bytes.
+"""Many identities, one after the other, each folded into the weights; resumable.
+
+On the CPU a resumed run ends in the same bytes as one that was never stopped. On CUDA and MPS some backward
+kernels are not deterministic, so two runs agree only up to rounding.
 
 The teacher is always the model as it was pulled. It still shows the people who were erased before, so their
 local terms are replayed and their neighbourhoods leave the global samples (`guide.eraser`).
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
+from guide_hub.errors import InputError
 from guide_hub.evaluation.identity import Likeness, PersonMeasure
 from guide_hub.guide.eraser import Eraser, Erasure, StepLosses, step_seed
 from guide_hub.interrupt import Stopper
@@ -135,9 +139,16 @@ def _measure_from(saved: dict[str, Any]) -> PersonMeasure:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """`auto` is CUDA, then MPS, then the CPU. InputError for a device that this machine does not have."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, here in present.items() if here))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"there is no device {name!r}", remedy="use auto, cpu, cuda or mps") from None
+    if not present.get(device.type) or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise InputError(f"this machine has no {name}", remedy="use --device auto or --device cpu")
+    return device

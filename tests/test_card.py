@@ -46,7 +46,7 @@ def test_front_matter():
         "identity_similarity_held_out": 0.21,
         "identity_verified": 0.0,
         "retained_verified": 0.97,
-        "lpips": 0.09,
+        "perceptual_distance": 0.09,
     }
     loaded = ModelCard(card)  # as the Hub's client reads it
     assert loaded.data.license == "other"
@@ -133,6 +133,8 @@ def test_body_follows_the_record():
     assert "removed older revisions" in card
     assert "Everybody else" not in card
     assert "from_pretrained" not in card
+    assert "by suppressing one identity on request" in rec.render_card(build(), info(carried=1))
+    assert "That base already had one identity suppressed." in rec.render_card(build(), info(carried=1))
     failed = build(erasures=[erasure(result="FAILED")])
     assert "**Not every erasure meets its target**" in rec.render_card(failed, info())
     not_again = build(previous=rec.to_bytes(build()), erasures=[erasure("subject-c")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import time
@@ -107,7 +108,9 @@ def copied(folder, to):
 def test_erase_json_is_the_report(call, model, job, tmp_path):
     done = call("erase", "--repo", model, *job, "--json", "-q")
     assert done.code == 0
-    assert done.err == ""
+    assert done.err.splitlines() == [done.err.strip()]  # quiet, but for the request's warning, once
+    assert done.err.startswith("warning: ")
+    assert "the answer was due" in done.err
     assert set(done.json) == {
         "status", "request_id", "base", "erasures", "retained", "output", "pushed", "errors",
     }  # fmt: skip
@@ -149,6 +152,16 @@ def test_missed_target_is_exit_3(call, hub, model, job, tmp_path):
     assert call("verify", "erased").code == 3
     assert hub.repos[REPO].pulls == []
     assert "erasure_record.json" not in hub.files(REPO)
+
+
+def test_missed_target_is_shown_to_people(call, model, job, tmp_path):
+    job[3] = tiny.make_recipe(tmp_path, erased_views_max=0.0)
+    done = call("erase", "--repo", model, *job, "-q")
+    assert done.code == 3
+    assert "subject-a" in done.out
+    assert "FAILED" in done.out
+    assert "written to erased" in done.out
+    assert "still verified" in done.err
 
 
 def test_no_match_is_exit_3(call, model, job, tmp_path, monkeypatch):
@@ -241,7 +254,10 @@ def test_push_finishes_a_broken_push(call, hub, model, job):
         raise HubFault(500, "out of order")
 
     hub.before_commit = down
-    assert call("erase", "--repo", REPO, *job, "-q").code == 4
+    broken = call("erase", "--repo", REPO, *job, "--json", "-q")
+    assert (broken.code, broken.json["status"], broken.json["output"]) == (4, "error", "erased")
+    assert broken.json["erasures"][0]["result"] == "PASSED"
+    assert f"guide-hub push erased --to {REPO}" in broken.json["errors"][0]["remedy"]
     done = call("push", "erased", "--to", REPO, "--json")
     assert done.code == 0
     assert done.json["pushed"]["pr_url"].endswith("/discussions/1")
@@ -264,6 +280,30 @@ def test_push_after_somebody_else(call, hub, model, job, monkeypatch):
     assert hub.repos[REPO].pulls == []
     assert call("push", "erased", "--to", "org/elsewhere").code == 0
     assert "model.safetensors" in hub.files("org/elsewhere")
+
+
+def test_push_elsewhere_is_a_commit(call, hub, finished, tmp_path):
+    hub.create_repo("org/elsewhere", {"notes.txt": b"kept"})
+    folder = copied(finished, tmp_path / "copy")
+    done = call("push", folder, "--to", "org/elsewhere", "--json")
+    assert (done.code, done.json["pushed"]["pr_url"]) == (0, None)
+    assert hub.log("org/elsewhere")[0].title == "Erase the identities of request req-7"
+    assert call("push", folder, "--to", "org/elsewhere").code == 0  # its own record is there
+
+    statement = record.read_record(folder)
+    statement["predicate"]["erasures"][0]["identityId"] = "subject-z"
+    hub.commit("org/elsewhere", {"erasure_record.json": record.to_bytes(statement)})
+    refused = call("push", folder, "--to", "org/elsewhere")
+    assert refused.code == 2
+    assert "--supersede" in refused.err
+    assert call("push", folder, "--to", "org/elsewhere", "--supersede").code == 0
+
+
+def test_push_keeps_a_private_base_private(call, hub, model, job):
+    hub.create_repo(REPO, tiny.tree(model), private=True)
+    assert call("erase", "--repo", REPO, *job, "--no-push", "-q").code == 0
+    assert call("push", "erased", "--to", "org/new").code == 0
+    assert hub.repos["org/new"].private
 
 
 def test_push_stops_at_other_weights(call, hub, model, job):
@@ -302,6 +342,17 @@ def test_verify(call, finished, tmp_path):
     done = call("verify", folder, "--json")
     assert (done.code, done.json["status"]) == (3, "error")
     assert all("model.safetensors" in e["message"] for e in done.json["errors"])
+
+
+def test_verify_looks_at_what_is_listed_and_at_other_weights(call, hub, finished):
+    hub.create_repo(
+        REPO, {**tiny.tree(finished), ".gitattributes": b"", "LICENSE.md": b"", "assets/x.png": b""}
+    )
+    assert call("verify", REPO).code == 0
+    hub.commit(REPO, {"old/ffhq.pkl": b"the person is still in here"})
+    done = call("verify", REPO)
+    assert done.code == 3
+    assert "old/ffhq.pkl may still show the erased people" in done.err
 
 
 def test_verify_follows_the_chain_to_the_hub(call, hub, model, job, tmp_path):
@@ -363,6 +414,23 @@ def test_check_names_the_photo_without_a_face(call, tmp_path, monkeypatch):
     assert "identities[0].images[0]" in error["message"]
     assert error["line"] == 7
     assert "holiday" not in done.stdout + done.stderr
+
+
+def test_reader_that_has_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = tiny.in_subprocess("recipes", "show", "heads", stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_stop_of_a_short_command_promises_nothing(call, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("guide_hub.cli.recipes.list_recipes", interrupted)
+    done = call("recipes", "ls")
+    assert (done.code, done.err.strip()) == (130, "guide-hub: stopped")
 
 
 def test_recipes(call, tmp_path):

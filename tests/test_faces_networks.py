@@ -232,8 +232,22 @@ def test_missing_weights_say_where_they_come_from_and_go(no_weights, name):
         load(name)
     text = str(caught.value)
     assert registry.weights_of(name).file in text
-    assert str(no_weights) in text
+    assert (str(no_weights) in text) == (
+        name != "heads-a"
+    )  # the package's own file is not to be put anywhere
     assert not no_weights.exists()
+
+
+def test_bundled_files_are_replaced_only_on_purpose(no_weights, monkeypatch):
+    weights = registry.weights_of("heads-b")
+    cache = registry.torch_home() / "guide_hub"
+    for folder in (registry.BUNDLE, cache, no_weights):
+        folder.mkdir(parents=True)
+        (folder / weights.file).touch()
+    assert registry.weights_file("heads-b") == no_weights / weights.file
+    monkeypatch.delenv("GUIDE_HUB_WEIGHTS")
+    assert registry.weights_file("heads-b") == registry.BUNDLE / weights.file
+    assert registry.weights_file(f"heads-b:{cache / weights.file}") == cache / weights.file
 
 
 def test_unknown_names_list_the_known_ones():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import warnings
 
@@ -10,13 +11,21 @@ import pytest
 import torch
 from eg3d_golden import seeded, tiny2x
 from safetensors.torch import load_file
+from tiny_erasure import config as tiny_config
 
+from guide_hub.eg3d import EG3D
 from guide_hub.eg3d.camera import camera_label
+from guide_hub.errors import InputError, RefusedError
+from guide_hub.evaluation.calibration import Calibration, orbit, shipped, threshold_at
+from guide_hub.faces import registry
 from guide_hub.faces.perceptual import Lpips
 from guide_hub.guide import Draws, Eraser, Erasure, average_target, ufo_target
 from guide_hub.guide.latents import bystanders, neighbour_offset, outside
 from guide_hub.guide.target import norm_of
-from guide_hub.recipe import Local, Recipe, load_recipe
+from guide_hub.inversion import Inverter, projector
+from guide_hub.networks import choose, default_recipe
+from guide_hub.recipe import Camera, Inversion, Local, Networks, Recipe, load_recipe
+from guide_hub.sequence import pick_device
 
 RELATIVE = 1e-3
 
@@ -164,7 +173,7 @@ def test_bystanders_stay_out_of_the_balls():
     w = bystanders(Line(), 64, [torch.full((1, 1, 1), 0.2)], 0.3, torch.Generator().manual_seed(0))
     assert len(w) == 64
     assert bool(outside(w, [torch.full((1, 1, 1), 0.2)], 0.3).all())
-    with pytest.raises(RuntimeError, match="alpha_max"):
+    with pytest.raises(InputError, match="alpha_max"):
         bystanders(Line(), 2, [torch.zeros(1, 1, 1)], 2.0, torch.Generator().manual_seed(0))
 
 
@@ -203,3 +212,140 @@ def test_lpips_golden(golden, lpips_seeded):
 
 def test_local_weights_default_to_the_release():
     assert Local() == load_recipe("guide").local == Local(1e-2, 1.0, 0.1)
+
+
+# ----------------------------------------------------------------------------
+# On a tiny random model, with a network that has nothing to load
+
+
+class Pixels:
+    """In place of both networks: a distance and an embedding of the small picture."""
+
+    def __call__(self, a, b=None):
+        if b is None:
+            return torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(a, 16).flatten(1), dim=1)
+        return (a - b).square().flatten(1).mean(1)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(1)
+    return EG3D(tiny_config()).eval().requires_grad_(False)
+
+
+def tiny_eraser(recipe: Recipe) -> Eraser:
+    torch.manual_seed(1)
+    student = EG3D(tiny_config())
+    for name, parameter in student.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.1)
+    teacher = EG3D(tiny_config())
+    teacher.load_state_dict(student.state_dict())
+    return Eraser(student, teacher, recipe, Pixels(), Pixels())
+
+
+def with_micro_batch(recipe: Recipe, size: int) -> Recipe:
+    return dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, micro_batch=size))
+
+
+def test_micro_batch_changes_memory_alone():
+    gradients = []
+    for size in (0, 1):
+        eraser = tiny_eraser(with_micro_batch(load_recipe("heads"), size))
+        erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+        eraser.step(erasure, eraser.draw(erasure, 3))
+        gradients.append(torch.cat([p.grad.flatten() for p in eraser.parameters]))
+    assert gradients[0].norm() > 0
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
+
+
+def test_every_chunk_of_a_step_draws_its_own_noise():
+    """Two equal bystanders in two chunks would have equal losses if they shared their noise."""
+    eraser = tiny_eraser(with_micro_batch(load_recipe("guide"), 1))
+    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+    draws = eraser.draw(erasure, 3)
+    draws = dataclasses.replace(draws, w_global=draws.w_global[:1].repeat(2, 1, 1))
+    first, second = eraser.step(erasure, draws).terms["bystanders.perceptual"]
+    assert first != second
+    assert first == pytest.approx(second, rel=0.9)
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    eraser = tiny_eraser(load_recipe("heads"))
+    eraser.loss.perceptual = lambda a, b: (a - b).flatten(1).mean(1) * float("nan")
+    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+    with pytest.raises(RefusedError, match=r"optim\.lr"):
+        eraser.step(erasure, eraser.draw(erasure, 3))
+
+
+def test_a_ball_of_rows_holds_what_every_row_is_within():
+    w = torch.tensor([[[3.0, 0.0], [0.0, 3.0]], [[3.0, 0.0], [0.0, 5.0]]])
+    centre = [torch.zeros(1, 2, 2)]
+    assert outside(w, centre, 4.0, "per_layer").tolist() == [False, True]
+    assert outside(w, centre, 4.0).tolist() == [True, True]
+
+
+def test_photos_are_fitted_apart(model, monkeypatch):
+    assert [projector.chunk_of(size) for size in (64, 128, 256, 512)] == [32, 8, 2, 1]
+    rng = torch.Generator().manual_seed(4)
+    photos, pose = torch.rand(3, 3, 64, 64, generator=rng) * 2 - 1, torch.zeros(3, 3)
+    ws = model.w_avg.repeat(3, model.num_ws, 1)
+    found = []
+    for chunk in (8, 2):
+        monkeypatch.setattr(projector, "chunk_of", lambda size, chunk=chunk: chunk)
+        found.append(projector.refine(model, photos, ws, pose, Pixels(), Pixels(), steps=2, lr=0.1))
+    for together, apart in zip(*found, strict=True):
+        assert not torch.equal(together[0], together[1])
+        torch.testing.assert_close(together, apart, rtol=1e-3, atol=1e-5)
+
+
+def test_the_encoder_backend_needs_an_encoder(model):
+    with pytest.raises(InputError, match="auto or optimize"):
+        Inverter(model, Inversion(backend="encoder"), Pixels(), Pixels())
+
+
+def test_a_models_config_names_packaged_things_alone():
+    def config(**domain):
+        return dataclasses.replace(tiny_config(), domain=domain)
+
+    assert default_recipe(config()) == "guide"
+    assert default_recipe(config(recipe="heads")) == "heads"
+    for name in ("../heads.yaml", "mine.yaml", 3, ["heads"]):
+        with pytest.raises(InputError, match=r"domain\.recipe"):
+            default_recipe(config(recipe=name))
+    for key in ("identity_loss", "identity_judge", "perceptual", "inversion"):
+        for name in ("heads-a:/etc/passwd", "unheard-of", 3, {"heads-a": 1}):
+            with pytest.raises(InputError, match=rf"domain\.{key}"):
+                choose(config(**{key: name}), Recipe())
+    given = Recipe(networks=Networks(identity_loss="irse50:mine.pth"))
+    assert choose(config(identity_judge="heads-b"), given).identity_loss == "irse50:mine.pth"
+
+
+def test_a_calibration_is_for_one_judge_file_and_one_orbit(tmp_path, monkeypatch):
+    monkeypatch.setenv("GUIDE_HUB_WEIGHTS", str(tmp_path))
+    (tmp_path / "encoder_b.safetensors").write_bytes(b"judge")
+    own, orbit_of = hashlib.sha256(b"judge").hexdigest(), Camera()
+
+    def look(**more):
+        made = Calibration("heads-b", 1e-3, 0.5, 1.0, 400, 3, **more)
+        text = json.dumps({"calibrations": [{"model_sha256": "m", **made.to_dict()}]})
+        (tmp_path / "calibration.json").write_text(text)
+        return shipped(tmp_path, "m", "heads-b", 1e-3, orbit_of) == made
+
+    assert look()
+    assert look(judge_sha256=own, camera=orbit(orbit_of))
+    assert not look(judge_sha256="0" * 64)
+    assert not look(camera=orbit(dataclasses.replace(orbit_of, pitch=0.0)))
+    assert registry.weights_file("heads-b").parent == tmp_path
+    (tmp_path / "calibration.json").write_text("[")
+    assert shipped(tmp_path, "m", "heads-b", 1e-3) is None
+
+
+def test_what_cannot_be_used_is_said():
+    embeddings = torch.nn.functional.normalize(torch.randn(4, 2, 8), dim=2)
+    with pytest.raises(InputError, match=r"gate\.far"):
+        threshold_at(embeddings, 1e-3)
+    assert pick_device("cpu") == torch.device("cpu")
+    for name in ("cuda:99", "xpu", "abacus"):
+        with pytest.raises(InputError):
+            pick_device(name)

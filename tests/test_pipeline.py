@@ -14,7 +14,7 @@ from loopback_hub import READ_TOKEN, HubFault
 from safetensors.torch import load_file
 
 from guide_hub import hub as hub_module
-from guide_hub import pipeline, record
+from guide_hub import pipeline, publish, record
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import ConflictError, HubError, InputError, RefusedError
 from guide_hub.evaluation.calibration import shipped
@@ -26,6 +26,7 @@ from guide_hub.interrupt import Stopped, Stopper
 from guide_hub.inversion import Inverter
 from guide_hub.publish import building
 from guide_hub.recipe import load_recipe
+from guide_hub.request import load_request
 
 REPO = "org/eg3d"
 find_threshold = pipeline.find_threshold  # every test's is replaced
@@ -172,7 +173,7 @@ def test_now_is_measured_on_the_final_weights(first, home, model):
     assert b.now == b.id.after
     assert a.now != a.id.after
     teacher, student = EG3D.from_pretrained(model), EG3D.from_pretrained(first.folder)
-    request = pipeline.load_request(home / "request" / "req-7.yaml")
+    request = load_request(home / "request" / "req-7.yaml")
     photos = tiny.whole_photos(request, teacher.config.img_resolution, torch.device("cpu"))[0]
     cameras = yaw_cameras(teacher, load_recipe("heads").camera, 3)
     judge = load_identity("heads-b")
@@ -203,6 +204,13 @@ def test_unfinished_folder_vanishes(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         full()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_card_does_not_name_the_folders(one, tmp_path):
+    model = tiny.make_model(tmp_path / "jane-doe-in")
+    erase(model, one, output=tmp_path / "jane-doe-out")
+    assert not any(b"jane-doe" in data for data in tiny.tree(tmp_path / "jane-doe-out").values())
+    assert "# Erased model\n" in (tmp_path / "jane-doe-out" / "README.md").read_text()
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -278,6 +286,45 @@ def test_other_settings_do_not_take_over_a_stopped_run(model, one):
     assert watch.starts == [("subject-a", 0)]
 
 
+def test_another_face_of_the_photo_is_another_run(model, one):
+    with pytest.raises(Stopped):
+        erase(model, one, progress=stop_at("subject-a", 1))
+    text = one.request.read_text()
+    one.request.write_text(text.replace("IMG_2207.png", "{path: IMG_2207.png, face: [3, 4]}"))
+    watch = tiny.Watch()
+    erase(model, one, progress=watch)
+    assert watch.starts == [("subject-a", 0)]
+
+
+def test_strangers_are_refused_on_going_on_too(model, one, monkeypatch):
+    with pytest.raises(Stopped):
+        erase(model, one, progress=stop_at("subject-a", 1))
+    monkeypatch.setattr(pipeline, "find_threshold", lambda *_: tiny.NOBODY)
+    with pytest.raises(RefusedError, match="does not show this person"):
+        erase(model, one)
+
+
+@pytest.mark.parametrize("pushed", [False, True])
+def test_signal_while_writing_waits_for_the_folder(hub, published, one, tmp_path, monkeypatch, pushed):
+    write = publish.write_folder
+
+    def signalled(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return write(*arguments)
+
+    monkeypatch.setattr(publish, "write_folder", signalled)
+    if pushed:
+        with pytest.raises(Stopped) as stopped:
+            erase(REPO, one)
+        assert f"guide-hub push {one.output} --to {REPO}" in stopped.value.remedy
+        assert stopped.value.report.output == str(one.output)
+    else:
+        assert erase(REPO, one, push=False).status == "erased"
+    assert hub_module.check_folder(one.output).keys() == FILES
+    assert list((tmp_path / "state" / "runs").iterdir()) == []
+    assert hub.repos[REPO].pulls == []
+
+
 def test_stopper_waits_for_a_step_only():
     stopper = Stopper()
     with stopper.step():
@@ -332,6 +379,30 @@ def test_second_run_of_a_request_has_nothing_to_do(hub, published, one, tmp_path
     assert len(hub.requests("POST", "/commit/")) == asked == 1
 
 
+def test_open_pull_request_is_not_made_again(hub, published, one, tmp_path):
+    first = erase(REPO, one)
+    again = erase(REPO, one, output=tmp_path / "again", progress=tiny.Watch(pytest.fail))
+    assert (again.status, again.pushed["pr_url"]) == ("already_erased", first.pushed["pr_url"])
+    assert len(hub.repos[REPO].pulls) == 1
+    one.request = tiny.make_request(tmp_path / "request")  # the same request, now of two people
+    assert erase(REPO, one, output=tmp_path / "again").status == "erased"
+
+
+def test_request_that_grew_erases_the_new_ones(hub, published, one, tmp_path):
+    erase(REPO, one, create_pr=False)
+    one.request = tiny.make_request(tmp_path / "request")
+    watch = tiny.Watch()
+    report = erase(REPO, one, output=tmp_path / "more", create_pr=False, progress=watch)
+    assert watch.starts == [("subject-b", 0)]
+    assert [(e.identity_id, e.sequence) for e in report.erasures] == [("subject-b", 2)]
+    statement = record.read_record(tmp_path / "more")
+    assert [e["identityId"] for e in statement["predicate"]["erasures"]] == ["subject-a", "subject-b"]
+    card = (tmp_path / "more" / "README.md").read_text()
+    assert "by suppressing one identity" in card
+    assert "That base already had one identity suppressed." in card
+    assert hub.repos[REPO].pulls == []
+
+
 def test_next_request_continues_the_record(hub, published, one, tmp_path):
     erase(REPO, one, create_pr=False)
     older = hub.files(REPO)["erasure_record.json"]
@@ -361,6 +432,47 @@ def test_push_elsewhere_makes_the_repository(hub, model, one):
     assert hub.files("org/eg3d-erased")["model.safetensors"] == weights(one.output)
 
 
+def test_private_base_stays_private(hub, model, one):
+    hub.create_repo(REPO, tiny.tree(model), private=True)
+    erase(REPO, one, push_to="org/eg3d-erased")
+    assert hub.repos["org/eg3d-erased"].private
+
+
+def test_folder_with_a_repositorys_name_is_not_the_repository(
+    hub, published, one, model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name, data in tiny.tree(model).items():
+        (tmp_path / REPO / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / REPO / name).write_bytes(data)
+    report = erase(REPO, one, push_to=REPO)
+    assert report.base["repo"] == "local"
+    assert report.pushed["pr_url"] is None  # to an own repository it would be a pull request
+    assert hub.log(REPO)[0].parent == published
+
+
+def test_erased_people_are_not_brought_back(hub, model, published, one, tmp_path):
+    """The target's record is of other erasures, whose people these weights still show."""
+    erase(REPO, one, push_to="org/eg3d-erased")
+    tip = hub.head("org/eg3d-erased")
+    one.request = tiny.make_request(tmp_path / "next", "req-8", {"subject-b": ("holiday.png",)})
+    again = {"push_to": "org/eg3d-erased", "output": tmp_path / "again"}
+    with pytest.raises(InputError, match=r"undo them \(erase from it with --repo org/eg3d-erased"):
+        erase(REPO, one, progress=tiny.Watch(pytest.fail), **again)
+    assert hub.head("org/eg3d-erased") == tip
+    assert erase("org/eg3d-erased", one, output=tmp_path / "chained", push=False).status == "erased"
+    erase(REPO, one, supersede=True, **again)
+    assert hub.log("org/eg3d-erased")[0].parent == tip
+
+
+def test_other_weights_of_another_target_stop_the_run(hub, model, one):
+    hub.create_repo("org/other", {"ffhq.pkl": b"the person is still in here"})
+    with pytest.raises(InputError, match=r"ffhq\.pkl"):
+        erase(model, one, push_to="org/other")
+    erase(model, one, push_to="org/other", delete_other_weights=True)
+    assert "ffhq.pkl" not in hub.files("org/other")
+
+
 @pytest.mark.parametrize("create_pr", [True, False])
 def test_somebody_pushes_meanwhile(hub, published, one, monkeypatch, create_pr):
     def slow(*arguments):
@@ -380,8 +492,11 @@ def test_broken_push_leaves_the_folder(hub, published, one):
         raise HubFault(500, "out of order")
 
     hub.before_commit = down
-    with pytest.raises(HubError):
+    with pytest.raises(HubError) as error:
         erase(REPO, one)
+    assert f"guide-hub push {one.output} --to {REPO}" in error.value.problems[0].remedy
+    assert (error.value.report.status, error.value.report.output) == ("error", str(one.output))
+    assert len(error.value.report.erasures) == 1
     assert hub_module.check_folder(one.output).keys() == FILES
 
 
@@ -445,6 +560,60 @@ def test_full_output_folder_is_left_alone(model, one):
 def test_state_and_output_are_kept_apart(model, one):
     with pytest.raises(InputError, match="secret key"):
         erase(model, one, state=one.output / "state")
+
+
+@pytest.mark.parametrize("report", ["erased", "erased/private", "."])
+def test_report_and_output_are_kept_apart(model, one, tmp_path, report):
+    with pytest.raises(InputError, match="people's faces"):
+        erase(model, one, report=tmp_path / report)
+
+
+def test_existing_report_folder_keeps_its_mode(model, one, tmp_path):
+    (tmp_path / "private").mkdir(mode=0o755)
+    erase(model, one, report=tmp_path / "private")
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o755
+    assert all(stat.S_IMODE(f.stat().st_mode) == 0o600 for f in (tmp_path / "private").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("readme", "said"),
+    [
+        (b"---\nlicense: mit\n---\n\xff", "cannot be read as UTF-8"),
+        (b"---\nlicense: [mit, other]\n---\n", "names no licence"),
+    ],
+)
+def test_card_is_checked_before_the_work(one, tmp_path, readme, said):
+    model = tiny.make_model(tmp_path / "model")
+    (model / "README.md").write_bytes(readme)
+    with pytest.raises(InputError, match=said):
+        erase(model, one, progress=tiny.Watch(pytest.fail))
+
+
+def test_key_is_checked_before_the_work(model, one, monkeypatch):
+    monkeypatch.setenv("GUIDE_HUB_KEY", "short")
+    with pytest.raises(InputError, match="too short"):
+        erase(model, one, progress=tiny.Watch(pytest.fail))
+
+
+def test_record_is_checked_before_the_work(first, one, tmp_path):
+    model = tmp_path / "model"
+    for name, data in tiny.tree(first.folder).items():
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_bytes(data)
+    statement = record.read_record(model)
+    statement["predicate"]["novelty"] = 1
+    (model / "erasure_record.json").write_bytes(record.to_bytes(statement))
+    one.request = tiny.make_request(tmp_path / "next", "req-8", {"subject-b": ("holiday.png",)})
+    with pytest.raises(InputError, match="cannot carry over"):
+        erase(model, one, progress=tiny.Watch(pytest.fail))
+
+
+def test_output_can_be_a_link(model, one, tmp_path):
+    (tmp_path / "place").mkdir()
+    one.output.symlink_to("place")
+    erase(model, one)
+    assert hub_module.check_folder(tmp_path / "place").keys() == FILES
+    assert one.output.is_symlink()
 
 
 def test_shipped_threshold_is_for_these_weights(home, one):

@@ -130,6 +130,9 @@ class Watch:
     def __init__(self, act=lambda identity, step: None):
         self.act, self.starts, self.losses = act, [], {}
 
+    def warn(self, text):
+        pass
+
     def stage(self, text):
         pass
 
@@ -149,12 +152,14 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def in_subprocess(*arguments: str, prepare: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+def in_subprocess(
+    *arguments: str, prepare: str = "", stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     """`guide-hub ARGUMENTS` in a process of its own, after the Python statements `prepare`."""
     code = f"{prepare}\nfrom guide_hub.cli import main\nmain()"
     path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": path, **env},
-        capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
     )  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from guide_hub.eg3d import EG3D
-from guide_hub.evaluation.calibration import calibrate
+from guide_hub.evaluation.calibration import calibrate, orbit
 from guide_hub.evaluation.views import yaw_cameras
 from guide_hub.faces.registry import load_identity
 from guide_hub.recipe import load_recipe
@@ -62,13 +62,15 @@ def main() -> None:
             }
             save_file(half, args.out / name, metadata={"format": "pt"})
     model = EG3D.from_pretrained(str(args.out)).eval().requires_grad_(False)
-    judge = load_identity("heads-b", torch.device("cpu"))
+    judge_file = args.out / FILES["encoder-b"]
+    judge = load_identity(f"heads-b:{judge_file}")
     recipe = load_recipe("heads")
     cameras = yaw_cameras(model, recipe.camera, 3)
     digest = file_sha256(args.out / "model.safetensors")
     entries = []
     for far in (1e-3, 1e-4):
         found = calibrate(model, judge, "heads-b", cameras, far, people=CALIBRATION_PEOPLE)
+        found = dataclasses.replace(found, judge_sha256=file_sha256(judge_file), camera=orbit(recipe.camera))
         entries.append({"model_sha256": digest, **found.to_dict()})
     (args.out / "calibration.json").write_text(json.dumps({"calibrations": entries}, indent=2) + "\n")
     total = sum(f.stat().st_size for f in args.out.rglob("*") if f.is_file())

@@ -52,9 +52,18 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not spin
     from guide_hub.cli import output
 
+    words = sys.argv[1:]
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except BaseException as error:  # the one place where errors turn into exit codes
-        sys.exit(output.explain(error, as_json="--json" in sys.argv[1:]))
+        try:
+            cli(standalone_mode=False)
+        except SystemExit:
+            raise
+        except click.exceptions.Exit as stop:
+            sys.exit(stop.exit_code)
+        except BaseException as error:  # the one place where errors turn into exit codes
+            if isinstance(error, BrokenPipeError):
+                raise
+            sys.exit(output.explain(error, as_json="--json" in words, resumable="erase" in words[:1]))
+    except BrokenPipeError:  # whoever read stdout has enough, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

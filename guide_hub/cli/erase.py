@@ -32,10 +32,11 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--report", type=FOLDER, help="Private sheets with the people's faces.")
 @click.option("--state", type=FOLDER, help="Key and progress of killed runs.")
 @click.option("--delete-other-weights", is_flag=True, help="Delete further weight files in the same commit.")
+@click.option("--supersede", is_flag=True, help="Replace the target's record and weights.")
 @click.option("--license", type=FILE, help="Licence text of a model that has none.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
 @click.option("-y", "--yes", is_flag=True, help="Accepted for scripts; nothing here asks.")
 def command(repo: str, request: Path, as_json: bool, quiet: bool, yes: bool, **settings: Any) -> None:
     """Take every person of a request out of a model, one after the other.
@@ -54,6 +55,7 @@ def command(repo: str, request: Path, as_json: bool, quiet: bool, yes: bool, **s
         for key, value in report.plan.items():
             click.echo(f"{key.replace('_', ' ')}: {value}")
     elif report.status == "already_erased":
-        click.echo(f"request {report.request_id} is already in this model's record; nothing to do")
+        where = report.pushed["pr_url"] if report.pushed else "this model's record"
+        click.echo(f"request {report.request_id} is already in {where}; nothing to do")
     else:
         output.figures(report)

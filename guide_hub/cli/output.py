@@ -29,12 +29,12 @@ def stderr() -> Console:
 
 
 def progress(quiet: bool) -> Progress:
-    """Bars on a terminal, lines in a log, nothing when quiet."""
-    from guide_hub.progress import Bars, Lines, Silent
+    """Bars on a terminal, lines in a log, warnings alone when quiet."""
+    from guide_hub.progress import Bars, Lines, Warnings
 
-    if quiet:
-        return Silent()
     console = stderr()
+    if quiet:
+        return Warnings(console)
     return Bars(console) if console.is_terminal else Lines(console)
 
 
@@ -42,8 +42,8 @@ def write_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def explain(error: BaseException, as_json: bool) -> int:
-    """Says what went wrong and returns the exit code."""
+def explain(error: BaseException, as_json: bool, resumable: bool = False) -> int:
+    """Says what went wrong and returns the exit code. `resumable`: the command keeps its progress."""
     report = getattr(error, "report", None) or Report(status="error")
     if isinstance(error, GuideHubError):
         problems, code = error.problems, error.exit_code
@@ -51,7 +51,10 @@ def explain(error: BaseException, as_json: bool) -> int:
         problems, code = [Problem(error.format_message(), "see guide-hub --help")], 2
     elif isinstance(error, (Stopped, KeyboardInterrupt, click.Abort)):
         code = error.exit_code if isinstance(error, Stopped) else 130
-        problems = [Problem("stopped; the same command goes on from the last step")]
+        remedy = getattr(error, "remedy", None)
+        if remedy is None and resumable:
+            remedy = "the same command goes on from the last step"
+        problems = [Problem("stopped", remedy or "")]
     else:
         problems = [
             Problem(f"unexpected {type(error).__name__}", f"set {DEBUG}=1 for the traceback, and report it")
@@ -62,9 +65,10 @@ def explain(error: BaseException, as_json: bool) -> int:
     if as_json:
         report.errors = [problem_dict(p) for p in problems]
         write_json(report.to_dict())
+    else:
+        figures(report)
     for problem in problems:
-        place = ":".join(str(p) for p in (problem.file, problem.line, problem.column) if p is not None)
-        click.echo(f"{place}: {problem.message}" if place else f"guide-hub: {problem.message}", err=True)
+        click.echo(f"{problem.place or 'guide-hub'}: {problem.message}", err=True)
         if problem.remedy:
             click.echo(f"  -> {problem.remedy}", err=True)
     return code
@@ -76,7 +80,7 @@ def warn(problems: list[Problem]) -> None:
 
 
 def figures(report: Report) -> None:
-    """The outcome as a table that fits 80 columns, on stdout."""
+    """The outcome, as far as there is one, as a table that fits 80 columns, on stdout."""
     from rich.console import Console
     from rich.table import Table
 

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from guide_hub.eg3d import EG3D
+from guide_hub.errors import InputError
 from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
-from guide_hub.guide.latents import LatentSpace
+from guide_hub.faces.registry import file_sha256, weights_file
+from guide_hub.latents import LatentSpace
+from guide_hub.recipe import Camera
 
 PEOPLE = 400
 SEED = 7
@@ -21,7 +24,13 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Calibration:
-    """`threshold`: the cosine at which `far` of stranger pairs are accepted; `tar`: of same-person pairs."""
+    """The cosine from which on a judge takes two pictures of one model for one person.
+
+    `threshold` in [-1, 1]. `far` and `tar` are shares in [0, 1]: at the threshold, of stranger pairs and of
+    same-person pairs that are accepted; measured on `people` random latents at `views` cameras each. Known
+    for a calibration that travels with a model: the SHA-256 of the judge's weight file, and the orbit
+    (`orbit`).
+    """
 
     judge: str
     far: float
@@ -29,15 +38,23 @@ class Calibration:
     tar: float
     people: int
     views: int
+    judge_sha256: str | None = None
+    camera: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As `calibration.json` keeps it; what is not known is left out."""
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+def orbit(camera: Camera) -> dict[str, Any]:
+    """What a calibration depends on of the recipe's camera: {"pitch", "pivot", "radius", "fov"}."""
+    return {key: getattr(camera, key) for key in ("pitch", "pivot", "radius", "fov")}
 
 
 def threshold_at(embeddings: Tensor, far: float) -> tuple[float, float]:
     """(threshold, TAR) from unit embeddings [N, V, E]: pairs of different people against one's views.
 
-    Raises ValueError where the pairs are too few to see the rate at all.
+    InputError where the pairs are too few to see the rate at all.
     """
     n, views, _ = embeddings.shape
     flat = embeddings.flatten(0, 1)
@@ -47,7 +64,10 @@ def threshold_at(embeddings: Tensor, far: float) -> tuple[float, float]:
     same = person[:, None] == person[None, :]
     strangers = cosine[upper & ~same]
     if len(strangers) * far < 10:
-        raise ValueError(f"{len(strangers)} stranger pairs cannot show a false accept rate of {far:g}")
+        raise InputError(
+            f"{len(strangers)} pairs of strangers cannot show a false accept rate of {far:g}",
+            remedy="raise gate.far in the recipe",
+        )
     k = max(int(len(strangers) * far), 1)
     threshold = float(strangers.topk(k).values[-1])
     genuine = cosine[upper & same]
@@ -71,14 +91,24 @@ def calibrate(
     return Calibration(judge_name, far, threshold, tar, people, len(c))
 
 
-def shipped(folder: Path, weights_sha256: str, judge: str, far: float) -> Calibration | None:
-    """The calibration that a model folder carries for exactly these weights, judge and rate, if any."""
+def shipped(
+    folder: Path, weights_sha256: str, judge: str, far: float, camera: Camera | None = None
+) -> Calibration | None:
+    """The calibration that a model folder carries for exactly these weights, judge and rate, if any.
+
+    One that names the judge's weight file or its orbit must have been made with the file that the judge is
+    loaded from here, and with the orbit of `camera`. A file that cannot be read counts as none.
+    """
     try:
-        entries = json.loads((folder / "calibration.json").read_text())["calibrations"]
-    except FileNotFoundError:
+        entries = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["calibrations"]
+        found = [Calibration(**{k: v for k, v in e.items() if k != "model_sha256"})
+                 for e in entries if e["model_sha256"] == weights_sha256]  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    for entry in entries:
-        values = {k: v for k, v in entry.items() if k != "model_sha256"}
-        if entry["model_sha256"] == weights_sha256 and entry["judge"] == judge and entry["far"] == far:
-            return Calibration(**values)
+    for entry in found:
+        if (entry.judge, entry.far) != (judge, far):
+            continue
+        same_judge = entry.judge_sha256 in (None, file_sha256(weights_file(judge)))
+        if same_judge and (entry.camera is None or camera is None or entry.camera == orbit(camera)):
+            return entry
     return None

@@ -15,7 +15,11 @@ from guide_hub.faces.perceptual import PerceptualDistance
 
 @dataclass(frozen=True)
 class Likeness:
-    """A photo against the renders at its own latent: mean cosine, share of views at or over threshold."""
+    """Photos against the renders at their own latents.
+
+    `cosine`: the mean over photos and views, in [-1, 1]. `verified`: the share of views, in [0, 1], whose
+    cosine is at or over the threshold.
+    """
 
     cosine: float
     verified: float
@@ -62,7 +66,7 @@ def measure_person(
     threshold: float,
 ) -> PersonMeasure:
     """photos [P, 3, H, W] (the first: the erased), their ws [P, num_ws, w_dim], cameras c [V, 25]."""
-    real = judge(photos)
+    real = torch.cat([judge(photo) for photo in photos.split(1)])
     before, after = (embed_views(model, ws, c, judge) for model in (source, erased))
     others = len(photos) > 1
     return PersonMeasure(

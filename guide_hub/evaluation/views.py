@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from guide_hub.eg3d import EG3D
-from guide_hub.eg3d.camera import camera_label
 from guide_hub.faces.identity import IdentityEncoder
+from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Camera
 
 YAW = math.pi / 12  # GUIDE's evaluation: yaws linspace(-pi/12, pi/12)
@@ -18,11 +18,8 @@ BATCH = 8
 
 def yaw_cameras(model: EG3D, camera: Camera, views: int) -> Tensor:
     """GUIDE's evaluation cameras about the recipe's orbit: c [views, 25]."""
-    rendering = model.config.rendering
-    pivot = (0.0, 0.0, 0.0) if camera.pivot == "origin" else rendering.avg_camera_pivot
-    radius = camera.radius or rendering.avg_camera_radius
     yaws = torch.linspace(-YAW, YAW, views) if views > 1 else torch.zeros(1)
-    return camera_label(yaws, camera.pitch, radius, pivot, camera.fov).to(model.w_avg.device)
+    return orbit_label(model.config, camera, yaws).to(model.w_avg.device)
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Networks by name: where their weights are found, what to do where they are not, and the frozen network.
 
 A weight file is looked for in `GUIDE_HUB_WEIGHTS`, then in `TORCH_HOME/guide_hub` (default
-`~/.cache/torch/guide_hub`), then where its own project keeps it. Weights with an address are fetched at
-their first use, unless `HF_HUB_OFFLINE` is set. Pickled checkpoints are read as tensors only.
+`~/.cache/torch/guide_hub`), then where its own project keeps it. The package's own files are taken from the
+package, unless `GUIDE_HUB_WEIGHTS` holds others. Weights with an address are fetched at their first use,
+unless `HF_HUB_OFFLINE` is set. Pickled checkpoints are read as tensors only.
 """
 
 from __future__ import annotations
@@ -38,17 +39,19 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Weights:
     """A weight file. `home`: the folder where its own project keeps it; `hash_prefix`: how its SHA-256
-    begins."""
+    begins; `bundled`: it belongs to the package."""
 
     file: str
     source: str
     url: str | None = None
     home: Path | None = None
     hash_prefix: str = ""
+    bundled: bool = False
 
     def find(self) -> Path | None:
         """Where the file is on this machine."""
-        folders = [*own_folders(), *([self.home] if self.home else [])]
+        own = given_folders() if self.bundled else own_folders()
+        folders = [*own, *([self.home] if self.home else [])]
         return next((folder / self.file for folder in folders if (folder / self.file).is_file()), None)
 
 
@@ -94,10 +97,21 @@ def weights_of(name: str) -> Weights:
     return NETWORKS[name].weights()
 
 
+def weights_file(name: str) -> Path:
+    """The file that a known network, given as NAME or NAME:PATH, is loaded from. InputError: not there."""
+    name, _, given = name.partition(":")
+    return _file(name, given, weights_of(name))
+
+
 def own_folders() -> list[Path]:
     """Folders for weights that a person puts there, in the order of search."""
+    return [*given_folders(), torch_home() / "guide_hub"]
+
+
+def given_folders() -> list[Path]:
+    """The folder of GUIDE_HUB_WEIGHTS, if it is set."""
     given = os.environ.get("GUIDE_HUB_WEIGHTS")
-    return [*([Path(given).expanduser()] if given else []), torch_home() / "guide_hub"]
+    return [Path(given).expanduser()] if given else []
 
 
 def torch_home() -> Path:
@@ -116,17 +130,12 @@ def _load(name: str, kind: str, device: torch.device) -> nn.Module:
     if entry is None or entry.kind != kind:
         raise InputError(f"there is no {kind} network {name!r}", remedy="known: " + ", ".join(names(kind)))
     weights = entry.weights()
-    if given:
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise InputError(f"the weights given for {name} are not there: {given}", remedy=weights.source)
-    else:
-        path = weights.find() or _fetch(name, weights)
-        if weights.hash_prefix and not file_sha256(path).startswith(weights.hash_prefix):
-            raise InputError(
-                f"{path} is not the published file of {name} (its SHA-256 begins with {weights.hash_prefix})",
-                remedy=f"delete it; {weights.source}",
-            )
+    path = _file(name, given, weights)
+    if not given and weights.hash_prefix and not file_sha256(path).startswith(weights.hash_prefix):
+        raise InputError(
+            f"{path} is not the published file of {name} (its SHA-256 begins with {weights.hash_prefix})",
+            remedy=f"delete it; {weights.source}",
+        )
     state = _read(path)
     try:
         network = entry.build(state, device)
@@ -138,9 +147,20 @@ def _load(name: str, kind: str, device: torch.device) -> nn.Module:
     return network.to(device).eval().requires_grad_(False)
 
 
+def _file(name: str, given: str, weights: Weights) -> Path:
+    if not given:
+        return weights.find() or _fetch(name, weights)
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise InputError(f"the weights given for {name} are not there: {given}", remedy=weights.source)
+    return path
+
+
 def _fetch(name: str, weights: Weights) -> Path:
     folders = own_folders()
-    remedy = f"{weights.source}; put the file {weights.file} into {folders[0]}"
+    remedy = weights.source
+    if not weights.bundled:
+        remedy += f"; put the file {weights.file} into {folders[0]}"
     if weights.hash_prefix:
         remedy += f"; its SHA-256 begins with {weights.hash_prefix}"
     if weights.url is None:
@@ -285,7 +305,8 @@ def _trunk_weights(name: str) -> Callable[[], Weights]:
 
 
 def _bundled(file: str) -> Callable[[], Weights]:
-    return lambda: Weights(file, "it belongs to the guide-hub package: install it again", None, BUNDLE)
+    source = f"{file} belongs to the guide-hub package: install it again"
+    return lambda: Weights(file, source, home=BUNDLE, bundled=True)
 
 
 NETWORKS: dict[str, Entry] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +11,14 @@ import torch
 from torch import Tensor
 
 from guide_hub.eg3d import EG3D
-from guide_hub.eg3d.camera import camera_label
+from guide_hub.errors import RefusedError
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
-from guide_hub.guide.latents import LatentSpace, bystanders, neighbour_offset
+from guide_hub.guide.latents import bystanders, neighbour_offset
 from guide_hub.guide.losses import PairLoss, Rendering, Weights, view, weighted
-from guide_hub.guide.target import average_target, norm_of, ufo_target
+from guide_hub.guide.target import average_target, ufo_target
+from guide_hub.latents import LatentSpace
+from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe
 
 
@@ -120,21 +121,13 @@ class Eraser:
         centres = [e.w_u for e in self.earlier] + ([erasure.w_u] if wide.exclude_adjacency_ball else [])
         known = min(recipe.replay.per_step, len(self.earlier)) if recipe.replay.weight else 0
         return Draws(
-            c=self.camera(yaw),
+            c=orbit_label(self.teacher.config, recipe.camera, yaw).to(self.space.device),
             z_adjacent=torch.randn(adjacency.samples, self.teacher.config.z_dim, generator=rng),
             alpha=torch.rand(adjacency.samples, generator=rng) * self.alpha_max,
-            w_global=bystanders(self.space, wide.samples, centres, self.alpha_max, rng),
+            w_global=bystanders(self.space, wide.samples, centres, self.alpha_max, rng, recipe.target.norm),
             replayed=tuple(torch.randperm(len(self.earlier), generator=rng)[:known].tolist()),
             seed=step_seed(seed, 1),
         )
-
-    def camera(self, yaw: float) -> Tensor:
-        """The orbit that the recipe names, at `yaw` radians: c [1, 25]."""
-        camera, rendering = self.recipe.camera, self.teacher.config.rendering
-        pivot = (0.0, 0.0, 0.0) if camera.pivot == "origin" else tuple(rendering.avg_camera_pivot)
-        radius = camera.radius or rendering.avg_camera_radius
-        label = camera_label(yaw, camera.pitch, radius=radius, pivot=pivot, fov=camera.fov)
-        return label.to(self.space.device)
 
     def pairs(self, erasure: Erasure, draws: Draws) -> list[_Pairs]:
         """The student's and the teacher's latents of every term of the step."""
@@ -158,16 +151,20 @@ class Eraser:
         return pairs
 
     def step(self, erasure: Erasure, draws: Draws) -> StepLosses:
-        """One Adam step. Backward runs every `micro_batch` latents: same gradient, less memory."""
-        how = Rendering(
-            self.recipe.noise, self.recipe.deterministic_rays, self.recipe.shared_noise, draws.seed
-        )
+        """One Adam step. Backward runs every `micro_batch` latents. RefusedError: the loss is not finite.
+
+        With const noise and deterministic rays `micro_batch` changes nothing but the memory; otherwise it
+        changes the noise's draws too, since each chunk has a seed of its own.
+        """
+        recipe = self.recipe
         losses = StepLosses()
         self.optimizer.zero_grad(set_to_none=True)
-        for pairs in self.pairs(erasure, draws):
-            size = self.recipe.optim.micro_batch or len(pairs.w_student)
-            chunks = zip(pairs.w_student.split(size), pairs.w_teacher.split(size), strict=True)
-            for w_student, w_teacher in chunks:
+        for term, pairs in enumerate(self.pairs(erasure, draws)):
+            size = recipe.optim.micro_batch or len(pairs.w_student)
+            for first in range(0, len(pairs.w_student), size):
+                w_student, w_teacher = (w[first : first + size] for w in (pairs.w_student, pairs.w_teacher))
+                seed = step_seed(draws.seed, term, first)
+                how = Rendering(recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed)
                 with torch.no_grad():
                     teacher = view(self.teacher, w_teacher, draws.c, how, side=1)
                 terms = self.loss(view(self.student, w_student, draws.c, how, side=0), teacher, pairs.weights)
@@ -177,21 +174,9 @@ class Eraser:
                 for name, value in terms.items():
                     losses.terms.setdefault(f"{pairs.name}.{name}", []).extend(value.tolist())
         if not math.isfinite(losses.total):
-            raise FloatingPointError("the loss is no longer finite; lower optim.lr")
+            raise RefusedError("the loss is no longer finite", remedy="lower optim.lr in the recipe")
         self.optimizer.step()
         return losses
-
-    def run(
-        self,
-        erasure: Erasure,
-        seed: int,
-        start: int = 0,
-        on_step: Callable[[int, StepLosses], None] = lambda step, losses: None,
-    ) -> None:
-        """Steps `start` to the recipe's `iterations`; `on_step(step, losses)` after each, counting from 1."""
-        for step in range(start, self.recipe.optim.iterations):
-            losses = self.step(erasure, self.draw(erasure, step_seed(seed, step)))
-            on_step(step + 1, losses)
 
     def state(self) -> dict[str, Any]:
         """What resuming needs, beside the number of steps done: the trained weights and Adam's moments."""
@@ -203,8 +188,3 @@ class Eraser:
     def load_state(self, state: dict[str, Any]) -> None:
         self.student.backbone.synthesis.load_state_dict(state["synthesis"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def offset_norm(erasure: Erasure, space: LatentSpace) -> float:
-    """`||w_u - w_avg||`, whole-tensor norm."""
-    return float(norm_of(erasure.w_u - space.w_avg, "whole"))

@@ -34,7 +34,11 @@ class View:
 
 @dataclass(frozen=True)
 class Rendering:
-    """How both sides are rendered. `seed` drives noise and ray jitter where those are random."""
+    """How one chunk's two sides are rendered.
+
+    `seed` drives noise and ray jitter where those are random, so every chunk of a step needs its own.
+    `paired`: both sides draw the same.
+    """
 
     noise_mode: str = "const"
     deterministic: bool = True

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
-Norm = Literal["whole", "per_layer"]
+from guide_hub.latents import Norm, norm_of
 
-
-def norm_of(offset: Tensor, norm: Norm) -> Tensor:
-    """L2 norm of an offset [N, num_ws, w_dim], kept broadcastable.
-
-    `whole` takes the whole tensor of a sample ([N, 1, 1]; what the released code does), `per_layer` each row
-    ([N, num_ws, 1]).
-    """
-    dims = (1, 2) if norm == "whole" else (2,)
-    return offset.square().sum(dims, keepdim=True).sqrt()
+__all__ = ["Norm", "average_target", "norm_of", "ufo_target"]
 
 
 def ufo_target(w_u: Tensor, w_avg: Tensor, d: float | Tensor, norm: Norm = "whole") -> Tensor:

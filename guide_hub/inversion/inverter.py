@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from guide_hub.eg3d import EG3D
+from guide_hub.errors import InputError
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.faces.small import HeadsInversion
-from guide_hub.guide.latents import LatentSpace
 from guide_hub.inversion.pose import pose_label
 from guide_hub.inversion.projector import refine
+from guide_hub.latents import LatentSpace
 from guide_hub.recipe import Inversion as Options
 
 FILLS = 64
@@ -32,6 +33,7 @@ class Inverter:
 
     With an encoder network the start is its answer; without one it is `w_avg` and the frontal camera.
     `optimize` ignores the encoder, `encoder` skips the refinement, `auto` does both.
+    InputError: `encoder` without a network for it.
     """
 
     def __init__(
@@ -42,6 +44,11 @@ class Inverter:
         identity: IdentityEncoder,
         encoder: HeadsInversion | None = None,
     ):
+        if options.backend == "encoder" and encoder is None:
+            raise InputError(
+                "inversion.backend is encoder, but the model's config.json names no inversion network",
+                remedy="set inversion.backend to auto or optimize in the recipe",
+            )
         self.model, self.options = model, options
         self.perceptual, self.identity = perceptual, identity
         self.encoder = None if options.backend == "optimize" else encoder

@@ -12,9 +12,10 @@ from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.inversion.pose import pose_label
 
-POSE_LR = 5e-3  # radians a step
-L2_WEIGHT = 1.0
-IDENTITY_WEIGHT = 1.0
+POSE_LR = 5e-3  # radians that a first step turns each angle by
+L2_WEIGHT = 1.0  # of the mean squared error over the face, pictures in [-1, 1]; the perceptual distance has 1
+IDENTITY_WEIGHT = 1.0  # of 1 - cosine
+CHUNK, CHUNK_SIZE = 8, 128  # photos in one graph, at that picture size; fewer in proportion to the pixels
 
 
 def refine(
@@ -30,14 +31,37 @@ def refine(
     """Adam on w (one row, repeated) and pose: photos [P, 3, H, W], ws [P, num_ws, w_dim], pose [P, 3].
 
     `lr` is the length of a first step of w (whole-tensor norm). Rays and noise are deterministic, the model's
-    parameters take no gradient. Photos are fitted side by side and do not share anything.
+    parameters take no gradient. Photos do not share anything, so they are fitted a few at a time.
     """
     if steps == 0:
         return ws, pose
+    chunk = chunk_of(model.config.img_resolution)
+    fitted = [
+        _refine(model, *part, perceptual, identity, steps, lr)
+        for part in zip(photos.split(chunk), ws.split(chunk), pose.split(chunk), strict=True)
+    ]
+    found, angles = zip(*fitted, strict=True)
+    return torch.cat(found), torch.cat(angles)
+
+
+def chunk_of(size: int) -> int:
+    """How many photos of `size` pixels a side go through one graph: 8 at 128, 1 at 512."""
+    return max(1, round(CHUNK * (CHUNK_SIZE / size) ** 2))
+
+
+def _refine(
+    model: EG3D,
+    photos: Tensor,
+    ws: Tensor,
+    pose: Tensor,
+    perceptual: PerceptualDistance,
+    identity: IdentityEncoder,
+    steps: int,
+    lr: float,
+) -> tuple[Tensor, Tensor]:
     size = model.config.img_resolution
-    rays = max(
-        model.config.neural_rendering_resolution // 2, 1
-    )  # EG3D's training passes through it; half the time
+    # half the resolution, which EG3D's training passes through, takes half the time
+    rays = max(model.config.neural_rendering_resolution // 2, 1)
     target = torch.nn.functional.interpolate(photos, (size, size), mode="bilinear", antialias=True)
     mask = centre_mask(size).to(target)
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """What is said about an erasure in public: the record, its commitments and chain, the card and the sums."""
 
-from guide_hub.record.card import CardInfo, maintainer_notes, render_card
-from guide_hub.record.commitments import commit, keep_apart, load_key, matches
+from guide_hub.record.card import CardInfo, licence, maintainer_notes, render_card
+from guide_hub.record.commitments import commit, find_key, keep_apart, load_key, matches
 from guide_hub.record.folder import check_sums, digests, file_sha256, read_sums, write_sums
 from guide_hub.record.record import (
     Base,
@@ -14,6 +14,7 @@ from guide_hub.record.record import (
     check_link,
     check_subject,
     erasures_of,
+    older,
     overall,
     parse_record,
     read_record,
@@ -37,10 +38,13 @@ __all__ = [
     "digests",
     "erasures_of",
     "file_sha256",
+    "find_key",
     "keep_apart",
+    "licence",
     "load_key",
     "maintainer_notes",
     "matches",
+    "older",
     "overall",
     "parse_record",
     "read_record",

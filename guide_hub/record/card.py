@@ -36,7 +36,8 @@ class CardInfo:
 
     `repo_id` is where the model goes, None while that is open; `base_metadata` the front matter of the base's
     card, whose licence is inherited; `assets` the names of pictures under assets/ (retained latents only)
-    with captions; `contact` how to reach the maintainer; `previous_card` the README that this one replaces.
+    with captions; `contact` how to reach the maintainer; `previous_card` the README that this one replaces;
+    `carried` the number of the record's first erasures that were in the base already.
     """
 
     title: str
@@ -46,6 +47,7 @@ class CardInfo:
     assets: Mapping[str, str] = field(default_factory=dict)
     contact: str | None = None
     previous_card: str | None = None
+    carried: int = 0
 
 
 def md(text: str) -> str:
@@ -80,7 +82,7 @@ def render_card(record: Record, info: CardInfo) -> str:
     notes = maintainer_notes(info.previous_card or "")
     sections = [
         f"# {md(info.title) or 'Erased model'}",
-        _what(record),
+        _what(record, info.carried),
         _use(info),
         _erasures(record),
         _quality(record, info.assets),
@@ -96,20 +98,21 @@ def render_card(record: Record, info: CardInfo) -> str:
     return card
 
 
-def _licence(base: Mapping[str, Any]) -> dict[str, str]:
+def licence(base: Mapping[str, Any]) -> dict[str, str]:
     """license, license_name, license_link as in the base; a link into its repo becomes our LICENSE."""
-    licence = base.get("license")
-    if not isinstance(licence, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", licence):
+    code = base.get("license")
+    if not isinstance(code, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", code):
         raise InputError("the base model's card names no licence", remedy="give one with --license FILE")
-    found = {"license": licence}
+    found = {"license": code}
     name, link = base.get("license_name"), base.get("license_link")
-    if isinstance(name, str) and name.strip():
-        found["license_name"] = " ".join(name.split())[:100]
-    elif licence == "other":
+    shown = "".join(c for c in " ".join(name.split()) if c.isprintable()) if isinstance(name, str) else ""
+    if shown:
+        found["license_name"] = shown[:100]
+    elif code == "other":
         found["license_name"] = "custom"
     if isinstance(link, str) and re.fullmatch(r"https://[^\s<>\"'`()\\]+", link):
         found["license_link"] = link
-    elif link is not None or licence == "other":
+    elif link is not None or code == "other":
         found["license_link"] = "LICENSE"
     return found
 
@@ -130,7 +133,7 @@ def _front_matter(record: Record, info: CardInfo) -> str:
     model = (info.repo_id or info.title).rsplit("/", 1)[-1]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-") or "erased-model"
     fields: dict[str, Any] = {
-        **_licence(info.base_metadata),
+        **licence(info.base_metadata),
         "library_name": "guide-hub",
         **({"base_model": base, "base_model_relation": "finetune"} if base else {}),
         "pipeline_tag": PIPELINE,
@@ -161,7 +164,10 @@ def _eval_results(record: Record) -> list[EvalResult]:
             [m.get("verifiedAfter") for m in metrics]
         ),
         ("retained_verified", "Others still verified (share, higher is better)"): retained.get("verified"),
-        ("lpips", "Change of other people (LPIPS, lower is better)"): retained.get("lpipsMean"),
+        (
+            "perceptual_distance",
+            "Change of other people (perceptual distance, lower is better)",
+        ): retained.get("lpipsMean"),
     }
     return [
         EvalResult(
@@ -212,9 +218,13 @@ def _base_text(record: Record) -> str:
     return "a model that is not on the Hub"
 
 
-def _what(record: Record) -> str:
-    n = len(record["predicate"]["erasures"])
-    people = "one identity" if n == 1 else f"{n} identities"
+def _identities(n: int) -> str:
+    return "one identity" if n == 1 else f"{n} identities"
+
+
+def _what(record: Record, carried: int) -> str:
+    people = _identities(len(record["predicate"]["erasures"]) - carried)
+    before = f" That base already had {_identities(carried)} suppressed." if carried else ""
     verdict = {
         "PASSED": "Every erasure met its target.",
         "WARNED": "**Not every erasure met its target without reservation**: see the table.",
@@ -222,7 +232,7 @@ def _what(record: Record) -> str:
     }[overall(record)]
     return (
         f"A 3D-aware face generator, made from {_base_text(record)} by suppressing {people} on request, with "
-        f"[GUIDE]({PAPER_LINK}) as implemented in guide-hub. {verdict}\n\n"
+        f"[GUIDE]({PAPER_LINK}) as implemented in guide-hub.{before} {verdict}\n\n"
         "This is *approximate suppression of a generated identity*, measured as the similarity of "
         "the model's "
         "pictures to the person's photos. It is **not proof that training data was removed**: the person may "
@@ -293,7 +303,7 @@ def _quality(record: Record, assets: Mapping[str, str]) -> str:
     retained = record["predicate"].get("retained")
     parts = ["## Everybody else"]
     if retained:
-        head = ["people", "still verified as themselves", "mean LPIPS to before"]
+        head = ["people", "still verified as themselves", "mean perceptual distance to before"]
         row = [str(retained["n"]), _share(retained["verified"]), _number(retained.get("lpipsMean"))]
         parts.append(_table(head, [row]))
     for name, caption in assets.items():
@@ -371,7 +381,7 @@ def _verify(record: Record, repo_id: str | None) -> str:
     where = repo_id if repo_id and _PLAIN.fullmatch(repo_id) else "."
     return (
         "## How to verify\n\n"
-        f"```sh\npip install guide-hub\nguide-hub verify {where}   # hashes and record\n"
+        f"```sh\npip install guide-hub\nguide-hub verify {where}   # hashes, record, other weights\n"
         "sha256sum -c SHA256SUMS   # in a download, with no tool of ours\n```\n\n"
         "`erasure_record.json` is an [in-toto](https://in-toto.io/Statement/v1) statement about the "
         "files here."

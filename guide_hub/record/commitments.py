@@ -46,14 +46,10 @@ def load_key(state: Path, create: bool = True) -> bytes:
     The variable holds 64 hexadecimal digits, or any text of at least 32 bytes. Raises InputError for a short
     or damaged key, a key file that others can read, or, without `create`, one that is missing.
     """
-    given = os.environ.get(KEY_VARIABLE, "").strip()
-    if given:
-        return _key_from_text(given)
+    found = find_key(state)
+    if found is not None:
+        return found
     path = state / KEY_FILE
-    try:
-        return _read_key(path)
-    except FileNotFoundError:
-        pass
     if not create:
         raise InputError(f"there is no key in {state}", remedy=f"set {KEY_VARIABLE} or name the state folder")
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -67,15 +63,28 @@ def load_key(state: Path, create: bool = True) -> bytes:
     return key
 
 
-def keep_apart(state: Path, *public: Path) -> None:
-    """InputError if `state`, which holds the key, lies in a folder that gets published, or holds one."""
-    inside = state.resolve()
+def find_key(state: Path) -> bytes | None:
+    """The key as `load_key` has it, None where one would be made. InputError where it can't be used."""
+    given = os.environ.get(KEY_VARIABLE, "").strip()
+    if given:
+        return _key_from_text(given)
+    try:
+        return _read_key(state / KEY_FILE)
+    except FileNotFoundError:
+        return None
+
+
+def keep_apart(
+    private: Path, *public: Path, what: str = "the state folder holds the secret key", option: str = "--state"
+) -> None:
+    """InputError if a `private` folder lies in one that gets published, or holds one."""
+    inside = private.resolve()
     for folder in public:
         published = folder.resolve()
         if inside.is_relative_to(published) or published.is_relative_to(inside):
             raise InputError(
-                "the state folder holds the secret key and overlaps the output folder",
-                remedy="choose folders apart with --state and --output",
+                f"{what} and overlaps the output folder",
+                remedy=f"choose folders apart with {option} and --output",
             )
 
 

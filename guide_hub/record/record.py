@@ -47,7 +47,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Retained:
-    """People who were not erased, before against after: number, share still verified, mean LPIPS."""
+    """People who were not erased, before against after: number, share verified, perceptual distance."""
 
     n: int
     verified: float
@@ -162,7 +162,8 @@ def _carried(old: Mapping[str, Any], now: float | None) -> dict[str, Any]:
     return new
 
 
-def _older(previous: bytes) -> list[dict[str, Any]]:
+def older(previous: bytes) -> list[dict[str, Any]]:
+    """The erasures that a base's record lists. InputError where they could not be carried over unchanged."""
     record = parse_record(previous)
     if _faults(record, strict=True):
         raise InputError(
@@ -202,7 +203,7 @@ def build_record(
         InputError: `previous` is not a record.
     """
     again = remeasured or {}
-    old = _older(previous) if previous is not None else []
+    old = older(previous) if previous is not None else []
     carried = [_carried(e, again.get((e["requestId"], e["identityId"]))) for e in old]
     start = max((e["sequence"] for e in carried), default=0) + 1
     record: Record = {
