@@ -105,10 +105,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Replay:
-    """L_local of `per_step` earlier identities of the sequence in every step. Ours, not GUIDE's."""
+    """L_local of `per_step` earlier identities in every step, and L_adj of `neighbours` of each.
+
+    Ours, not GUIDE's: the teacher still shows the people who went before.
+    """
 
     weight: float = _option(1.0, low=0)
     per_step: int = _option(1, low=0, high=1024)
+    neighbours: int = _option(0, low=0, high=1024)
 
 
 @dataclass(frozen=True)

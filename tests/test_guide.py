@@ -205,6 +205,18 @@ def test_earlier_people_are_replayed_and_kept_out(shared, golden, lpips_seeded, 
     assert bool(outside(draws.w_global, [first.w_u], eraser.alpha_max).all())
 
 
+def test_neighbours_of_earlier_people_are_replayed(shared, golden, lpips_seeded, released):
+    recipe = dataclasses.replace(released, replay=dataclasses.replace(released.replay, neighbours=2))
+    first = Erasure(golden["w_u"] + 1.0, golden["w_t_d30"])
+    eraser = Eraser(tiny2x(shared), tiny2x(shared), recipe, lpips_seeded, no_identity, earlier=[first])
+    erasure = Erasure(golden["w_u"], golden["w_t_d30"])
+    around = [p for p in eraser.pairs(erasure, eraser.draw(erasure, 5)) if p.name == "replay"][1]
+    assert len(around.w_student) == 2
+    offset = around.w_student - first.w_u
+    assert torch.allclose(around.w_teacher - first.w_t, offset, atol=1e-4)
+    assert bool((norm_of(offset, "whole").flatten() <= eraser.alpha_max).all())
+
+
 def test_lpips_golden(golden, lpips_seeded):
     ours = lpips_seeded(golden["lpips.a"], golden["lpips.b"])
     close(ours, golden["lpips.out"].flatten())

@@ -39,6 +39,8 @@ class Draws:
     alpha: Tensor  # [N_a]
     w_global: Tensor  # [N_g, num_ws, w_dim]
     replayed: tuple[int, ...] = ()  # which earlier identities are rehearsed
+    z_replay: Tensor | None = None  # [len(replayed) * neighbours, z_dim]
+    alpha_replay: Tensor | None = None  # [len(replayed) * neighbours]
     seed: int = 0  # noise and ray jitter
 
 
@@ -76,7 +78,8 @@ class Eraser:
     """Fine-tunes `student.backbone.synthesis` against the frozen `teacher`, the model as it was pulled.
 
     `earlier` are the identities already folded into the student. The teacher still knows them, so their
-    local terms are replayed and their neighbourhoods leave the global samples.
+    local terms, and those of `replay.neighbours` neighbours, are replayed and their neighbourhoods leave the
+    global samples.
     """
 
     def __init__(
@@ -120,12 +123,16 @@ class Eraser:
         yaw = (2 * float(torch.rand((), generator=rng)) - 1) * recipe.camera.yaw_range
         centres = [e.w_u for e in self.earlier] + ([erasure.w_u] if wide.exclude_adjacency_ball else [])
         known = min(recipe.replay.per_step, len(self.earlier)) if recipe.replay.weight else 0
+        again = known * recipe.replay.neighbours
+        z_dim = self.teacher.config.z_dim
         return Draws(
             c=orbit_label(self.teacher.config, recipe.camera, yaw).to(self.space.device),
-            z_adjacent=torch.randn(adjacency.samples, self.teacher.config.z_dim, generator=rng),
+            z_adjacent=torch.randn(adjacency.samples, z_dim, generator=rng),
             alpha=torch.rand(adjacency.samples, generator=rng) * self.alpha_max,
             w_global=bystanders(self.space, wide.samples, centres, self.alpha_max, rng, recipe.target.norm),
             replayed=tuple(torch.randperm(len(self.earlier), generator=rng)[:known].tolist()),
+            z_replay=torch.randn(again, z_dim, generator=rng),
+            alpha_replay=torch.rand(again, generator=rng) * self.alpha_max,
             seed=step_seed(seed, 1),
         )
 
@@ -147,7 +154,16 @@ class Eraser:
         if draws.replayed:
             known = [self.earlier[i] for i in draws.replayed]
             w_u, w_t = torch.cat([e.w_u for e in known]), torch.cat([e.w_t for e in known])
-            pairs.append(_Pairs("replay", w_u, w_t, local.times(recipe.replay.weight / len(known))))
+            weights = local.times(recipe.replay.weight / len(known))
+            pairs.append(_Pairs("replay", w_u, w_t, weights))
+            if draws.z_replay is not None and draws.alpha_replay is not None and len(draws.z_replay):
+                each = len(draws.z_replay) // len(known)
+                w_u, w_t = w_u.repeat_interleave(each, 0), w_t.repeat_interleave(each, 0)
+                w_r = self.space.map(draws.z_replay)
+                offset = neighbour_offset(w_u, w_r, draws.alpha_replay, recipe.target.norm)
+                pairs.append(
+                    _Pairs("replay", w_u + offset, w_t + offset, weights.times(recipe.adjacency.weight))
+                )
         return pairs
 
     def step(self, erasure: Erasure, draws: Draws) -> StepLosses:
