@@ -111,10 +111,10 @@ def test_two_steps(shared, golden, lpips_seeded, released):
         squared = torch.zeros(2)  # of all updates' errors, of all updates
         for p in eraser.parameters:
             name = names[id(p)]
-            if not name.endswith("noise_strength"):  # a sum of cancelling terms: rounding reaches 1.1e-3
-                close(p.grad.norm(), golden[f"s{s}.gradnorm/{name}"])
-            else:
-                close(p.grad.norm(), golden[f"s{s}.gradnorm/{name}"], 2 * RELATIVE)
+            norm, reference = float(p.grad.norm()), float(golden[f"s{s}.gradnorm/{name}"])
+            # one number for a whole layer, a sum of cancelling terms: held to 1e-3 of the largest of its kind
+            size = max(reference, 0.01) if name.endswith("noise_strength") else reference
+            assert abs(norm - reference) <= RELATIVE * size, name
             previous = before[name] if s == 0 else golden[f"s{s - 1}.param_after/{name}"]
             update = golden[f"s{s}.param_after/{name}"] - previous
             error = (p.detach() - before[name]) - update

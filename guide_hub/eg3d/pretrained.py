@@ -186,7 +186,10 @@ def _replace(file: Path, write: Callable[[Path], Any]) -> None:
     """Write beside `file` and rename: readers and crashes see the old one or the new one."""
     temporary = file.with_name(f".{file.name}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # what the umask allows; safetensors makes its files private
         write(temporary)
+        temporary.chmod(mode)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
