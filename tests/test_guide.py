@@ -112,7 +112,7 @@ def test_two_steps(shared, golden, lpips_seeded, released):
         for p in eraser.parameters:
             name = names[id(p)]
             norm, reference = float(p.grad.norm()), float(golden[f"s{s}.gradnorm/{name}"])
-            # noise_strength is one number a layer, a sum of cancelling terms: its rounding reaches 1.5e-3 of 0.01
+            # noise_strength is one number a layer, a sum of cancelling terms: rounding reaches 1.5e-3
             size = max(2 * reference, 0.02) if name.endswith("noise_strength") else reference
             assert abs(norm - reference) <= RELATIVE * size, name
             previous = before[name] if s == 0 else golden[f"s{s - 1}.param_after/{name}"]
