@@ -334,6 +334,18 @@ def test_push_is_one_commit_of_exactly_the_folder(
     assert source.record_file is not None
 
 
+def test_hf_download_reads_the_push_back(hub: LoopbackHub, finished: Path, tmp_path: Path) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    pushed = publish(finished, base, create_pr=True)
+    program = Path(sys.executable).with_name("hf")
+    if not program.exists():
+        pytest.skip("the hf command is not beside this Python")
+    command = [program, "download", "org/eg3d", "--revision", pushed.commit, "--local-dir", tmp_path / "got"]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=60)
+    for name, data in contents(finished).items():
+        assert (tmp_path / "got" / name).read_bytes() == data
+
+
 def test_push_takes_old_pictures_and_licences_away(hub: LoopbackHub, finished: Path) -> None:
     old = {"assets/person.png": b"the person", "assets/more/deep.png": b"kept", "notes.txt": b"kept"}
     base = hub.create_repo("org/eg3d", {**MODEL, **old})
