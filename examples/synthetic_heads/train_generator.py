@@ -107,7 +107,7 @@ def quicken(model: EG3D) -> None:
 
     Weights that demodulation makes scale-free are shrunk, so that one Adam step goes farther. The
     constant noise starts at a strength that tells every place of the planes apart: without it, five
-    upsamplings from 4 x 4 learn fine detail a hundred times more slowly. The model is therefore one of
+    upsamplings from 4 x 4 learn fine detail far more slowly. The model is therefore one of
     `noise_mode="const"`.
     """
     with torch.no_grad():

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guide_hub.digest import file_sha256
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import InputError
 from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
-from guide_hub.faces.registry import file_sha256, weights_file
+from guide_hub.faces.registry import weights_file
 from guide_hub.latents import LatentSpace
 from guide_hub.recipe import Camera
 

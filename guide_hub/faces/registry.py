@@ -8,7 +8,6 @@ unless `HF_HUB_OFFLINE` is set. Pickled checkpoints are read as tensors only.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import warnings
@@ -20,6 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from guide_hub.digest import file_sha256
 from guide_hub.errors import InputError
 from guide_hub.faces.identity import AlignedEncoder, FacenetEncoder, IdentityEncoder, PspEncoder
 from guide_hub.faces.perceptual import FeatureDistance, Lpips, PerceptualDistance
@@ -180,14 +180,6 @@ def _fetch(name: str, weights: Weights) -> Path:
 def offline() -> bool:
     """HF_HUB_OFFLINE as huggingface_hub reads it."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> dict[str, Tensor]:
