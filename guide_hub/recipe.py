@@ -1,7 +1,8 @@
 """A recipe (guide-hub/recipe/v1): GUIDE's options. Defaults are what the released code of GUIDE does.
 
-Each section of the file is a dataclass here; `_read` checks a file against the dataclasses' types and bounds,
-so an option exists in one place. GUIDE: arXiv 2405.09879.
+Each section of the file is a dataclass here; `_filled` checks a file against the dataclasses' types and
+bounds, so an option exists in one place. A file may start from a packaged recipe: `extends: NAME`. GUIDE:
+arXiv 2405.09879.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import yaml
 from guide_hub import _yaml
 from guide_hub.errors import InputError, Problem
 
+EXTENDS = "extends"  # a packaged recipe, whose options hold where the file gives none
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 NAME_TEXT = (NAME, "a name of letters, digits, dots, hyphens and underscores")
 NETWORK_TEXT = (rf"{NAME}(:.{{1,4096}})?", f"{NAME_TEXT[1]}, or NAME:PATH of its weights")
@@ -117,7 +119,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks that the losses and the judge use; null = those the model's config.json names.
+    """The networks that the losses, the judge and the inversion use; null = those of the model's config.json.
 
     A name, or NAME:PATH of its weight file.
     """
@@ -125,6 +127,7 @@ class Networks:
     identity_loss: str | None = field(default=None, metadata={"text": NETWORK_TEXT})
     identity_judge: str | None = field(default=None, metadata={"text": NETWORK_TEXT})
     perceptual: str | None = field(default=None, metadata={"text": NETWORK_TEXT})
+    inversion: str | None = field(default=None, metadata={"text": NETWORK_TEXT})
 
 
 @dataclass(frozen=True)
@@ -233,22 +236,31 @@ def _value(node: _yaml.Node, wanted: Any, limits: Mapping[str, Any]) -> Any:
     return node.number(**limits.get("bounds", {}), integer=wanted is int)
 
 
-def _read(node: _yaml.Node, cls: type[T]) -> T:
-    """An instance of the dataclass `cls`; options that are absent keep their defaults, but for `schema`."""
-    hints = typing.get_type_hints(cls)
-    options = {_key(o): o for o in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    found: dict[str, Any] = {}
-    for key, value in node.mapping(options, required=options.keys() & {"schema"}).items():
+def _options(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    return {_key(option): option for option in dataclasses.fields(cls)}
+
+
+def _filled(base: T, given: Mapping[str, _yaml.Node]) -> T:
+    """The dataclass `base` with the options that are given, by their names in the file."""
+    cls = type(base)
+    hints, options, found = typing.get_type_hints(cls), _options(cls), dict[str, Any]()
+    for key, node in given.items():
         option, wanted = options[key], hints[options[key].name]
         if dataclasses.is_dataclass(wanted):
-            found[option.name] = _read(value, typing.cast(type, wanted))
+            section = getattr(base, option.name)
+            found[option.name] = _filled(section, node.mapping(_options(type(section))))
         else:
-            found[option.name] = _value(value, wanted, option.metadata)
-    return cls(**found)
+            found[option.name] = _value(node, wanted, option.metadata)
+    return dataclasses.replace(base, **found)  # type: ignore[type-var]
 
 
 def _parse(root: _yaml.Node) -> Recipe:
-    recipe = _read(root, Recipe)
+    given = root.mapping([*_options(Recipe), EXTENDS], required=("schema",))
+    base, extended = Recipe(), given.pop(EXTENDS, None)
+    name = extended.choice(list_recipes()) if extended else None
+    if name:
+        base = dataclasses.replace(load_recipe(name), name=Recipe.name)
+    recipe = _filled(base, given)
     root.document.close()
     return recipe
 

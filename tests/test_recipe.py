@@ -46,15 +46,52 @@ def test_guide_spells_out_every_default():
     assert keys(yaml.safe_load(recipe_text("guide"))) == keys(Recipe().to_dict())
 
 
-@pytest.mark.parametrize("name", ["guide", "heads"])
+@pytest.mark.parametrize("name", list_recipes())
 def test_packaged_recipes(name, load):
-    assert name in list_recipes()
     recipe = load_recipe(name)
     assert recipe.name == name
     assert f"--recipe {name}\n" in recipe_text(name).split("schema:")[0]  # the exact command, in the header
     Path("copy.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     assert load_recipe("copy.yaml") == recipe
     assert load_recipe(Path("copy.yaml")).digest() == recipe.digest()
+
+
+@pytest.mark.parametrize("base", ["guide", "heads"])
+def test_the_papers_experiments_change_one_thing_each(base):
+    """Targets, the baseline and the ablations of GUIDE's section 4, as differences from the whole method."""
+    whole = load_recipe(base).to_dict()
+
+    def flat(options: dict) -> dict:
+        return {(k, i): v for k, s in options.items() if isinstance(s, dict) for i, v in s.items()}
+
+    def changed(name: str) -> dict:
+        options = load_recipe(f"{base}-{name}").to_dict()
+        assert all(options[k] == v for k, v in whole.items() if k != "name" and not isinstance(v, dict))
+        return {k: v for k, v in flat(options).items() if v != flat(whole)[k]}
+
+    average, alone = {("target", "kind"): "average"}, {("adjacency", "weight"): 0, ("global", "weight"): 0}
+    assert changed("baseline") == average | alone | {("replay", "weight"): 0}
+    assert changed("target-average") == average
+    assert changed("target-random") == {("target", "kind"): "random"}
+    assert changed("local") == alone
+    assert changed("no-adjacency") == {("adjacency", "weight"): 0}
+    assert changed("no-global") == {("global", "weight"): 0}
+    for key, prefix in {("target", "d"): "d-", ("adjacency", "alpha_max"): "alpha-"}.items():
+        ablations = [n for n in list_recipes() if n.startswith(f"{base}-{prefix}")]
+        assert len(ablations) == 3
+        for name in ablations:
+            assert changed(name.removeprefix(f"{base}-")) == {key: float(name.rpartition("-")[2])}
+
+
+def test_a_recipe_may_start_from_a_packaged_one(load):
+    recipe = load("extends: heads\ntarget: {d: 2}\ngate: {views: 3}\n")
+    heads = load_recipe("heads")
+    assert recipe.target == dataclasses.replace(heads.target, d=2.0)
+    assert recipe.gate == dataclasses.replace(heads.gate, views=3)
+    assert recipe.name == "custom"
+    assert dataclasses.replace(heads, name="custom", target=recipe.target, gate=recipe.gate) == recipe
+    assert "extends" not in recipe.to_yaml()  # a published recipe stands alone
+    assert load("extends: heads\n").digest() == heads.digest()
 
 
 def test_heads_can_be_repeated_exactly():
@@ -122,6 +159,8 @@ def test_ways_to_write_a_number(load, number):
         ("targt: {}", "2:1: unknown key 'targt' (did you mean 'target'?)"),
         ("global: {sample: 2}", "2:10: unknown key 'sample' in global (did you mean 'samples'?)"),
         ("bystanders: {}", "2:1: unknown key 'bystanders' (known keys: schema, name, target"),
+        ("extends: head", "2:10: extends must be one of guide, guide-alpha-10"),
+        ("extends: ../mine", "2:10: extends must be one of guide"),
         ("noise: yes", "2:8: noise must be one of random, const"),
         ("shared_noise: 1", "2:15: shared_noise must be true or false"),
         ("camera: {pitch: 1.6}", "2:17: camera.pitch must be a number > -1.5708 and < 1.5708"),
@@ -163,7 +202,7 @@ def test_schema_is_required(load, text, expected):
 def test_unknown_names_and_files(load):
     with pytest.raises(InputError, match=r"no recipe is called 'guid' \(did you mean 'guide'\?\)"):
         load_recipe("guid")
-    with pytest.raises(InputError, match="there are: guide, heads"):
+    with pytest.raises(InputError, match="there are: guide, guide-alpha-10"):
         recipe_text("zzz")
     with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
         load_recipe("none.yaml")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import click
 
 from guide_hub.errors import InputError
 from guide_hub.recipe import list_recipes, load_recipe, recipe_text
+
+COLUMNS = 80
 
 
 @click.group("recipes")
@@ -17,9 +20,11 @@ def command() -> None:
 
 @command.command("ls")
 def ls() -> None:
-    """List them."""
+    """List them, a line each."""
+    width = max(map(len, list_recipes()))
     for name in list_recipes():
-        click.echo(name)
+        title = recipe_text(name).partition("\n")[0].lstrip("# ")
+        click.echo(f"{name:{width}}  {textwrap.shorten(title, COLUMNS - width - 2, placeholder=' ...')}")
 
 
 @command.command("show")
