@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
+from guide_hub.digest import file_sha256
 from guide_hub.eg3d import EG3DConfig
 from guide_hub.errors import InputError
 from guide_hub.faces.identity import IdentityEncoder
+from guide_hub.faces.inversion import InversionEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
-from guide_hub.faces.registry import load_identity, load_inversion, load_perceptual, names
-from guide_hub.faces.small import HeadsInversion
+from guide_hub.faces.registry import (
+    check_name,
+    load_identity,
+    load_inversion,
+    load_perceptual,
+    names,
+    weights_file,
+)
 from guide_hub.recipe import Recipe, list_recipes
 
 KINDS = {
@@ -30,6 +39,8 @@ REAL_FACES = {
 
 @dataclass(frozen=True)
 class NetworkNames:
+    """NAME or NAME:PATH of each network; `inversion` is None where no encoder is used."""
+
     identity_loss: str
     identity_judge: str
     perceptual: str
@@ -44,7 +55,7 @@ class Networks:
     identity_loss: IdentityEncoder
     identity_judge: IdentityEncoder
     perceptual: PerceptualDistance
-    inversion: HeadsInversion | None
+    inversion: InversionEncoder | None
 
 
 def default_recipe(config: EG3DConfig) -> str:
@@ -56,22 +67,26 @@ def default_recipe(config: EG3DConfig) -> str:
 
 
 def choose(config: EG3DConfig, recipe: Recipe) -> NetworkNames:
-    """Recipe, then config.json, then facenet's pair for real faces.
+    """Recipe, then config.json, then facenet's pair for real faces. Optimisation alone needs no encoder.
 
-    The recipe may give files (NAME:PATH), config.json only names. InputError: it names anything else, or
+    The recipe may give files (NAME:PATH), config.json only names. InputError: one names anything else, or
     loss and judge are one.
     """
     own = {key: _named(config, key, names(kind)) for key, kind in KINDS.items()}
-    wanted = {
-        key: getattr(recipe.networks, key) or own[key] or REAL_FACES[key]
-        for key in ("identity_loss", "identity_judge", "perceptual")
+    wanted: dict[str, Any] = {
+        key: getattr(recipe.networks, key) or own[key] or REAL_FACES.get(key) for key in KINDS
     }
+    if recipe.inversion.backend == "optimize":
+        wanted["inversion"] = None
+    for key, name in wanted.items():
+        if name is not None:
+            check_name(name, KINDS[key])
     if wanted["identity_loss"] == wanted["identity_judge"]:
         raise InputError(
             f"the recipe judges with {wanted['identity_judge']!r}, which the loss already uses",
             remedy="name another network in networks.identity_judge",
         )
-    return NetworkNames(**wanted, inversion=own["inversion"])
+    return NetworkNames(**wanted)
 
 
 def _named(config: EG3DConfig, key: str, known: list[str]) -> str | None:
@@ -83,6 +98,11 @@ def _named(config: EG3DConfig, key: str, known: list[str]) -> str | None:
             remedy="known: " + ", ".join(known),
         )
     return name
+
+
+def weights_sha256(chosen: NetworkNames) -> dict[str, str]:
+    """SHA-256 of the weight files by what they are for; fetches those that are not here."""
+    return {key: file_sha256(weights_file(name)) for key, name in asdict(chosen).items() if name is not None}
 
 
 def load(chosen: NetworkNames, device: torch.device) -> Networks:

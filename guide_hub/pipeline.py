@@ -63,7 +63,7 @@ def _run(plan: Plan, progress: Progress) -> Report:
     from guide_hub.faces.crops import load_crops
     from guide_hub.inversion import Inverter
     from guide_hub.latents import LatentSpace
-    from guide_hub.networks import choose, load
+    from guide_hub.networks import choose, load, weights_sha256
     from guide_hub.publish import write_folder, write_private_report
     from guide_hub.sequence import Sequence, pick_device
 
@@ -84,7 +84,7 @@ def _run(plan: Plan, progress: Progress) -> Report:
             base=plan.weights_sha256, recipe=recipe.digest(), seed=plan.options.seed, device=device.type,
             version=__version__, torch=torch.__version__, threads=torch.get_num_threads(),
             people=[[i.id, [[p.sha256, p.face] for p in i.images]] for i in request.identities],
-            networks=names.__dict__,
+            networks=names.__dict__, weights=weights_sha256(names),
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, run_name)
         saved = checkpoint.load() if plan.options.resume else None

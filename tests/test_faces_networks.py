@@ -4,19 +4,23 @@ import json
 import warnings
 
 import eg3d_golden
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from real_nets import load_lpips, or_skip
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from guide_hub.errors import InputError
 from guide_hub.faces import registry, small
+from guide_hub.faces.crops import to_tensor
 from guide_hub.faces.identity import AlignedEncoder, FacenetEncoder, PspEncoder
 from guide_hub.faces.networks import ir_101, ir_se50
 from guide_hub.faces.perceptual import FeatureDistance, Lpips
 from guide_hub.faces.registry import load_identity, load_inversion, load_perceptual
+from guide_hub.networks import NetworkNames, weights_sha256
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,25 @@ def test_real_lpips_ranks_what_a_person_would():
     near, far = distance(picture, picture + 0.02 * noise), distance(picture, picture + 0.5 * noise)
     assert distance(picture, picture).item() == 0 < near.item() < 0.25 * far.item()
     torch.testing.assert_close(far, lpips(picture, picture + 0.5 * noise).flatten(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("net", "same", "other"), [("alex", 0.295, 0.456), ("vgg", 0.408, 0.589)])
+def test_real_trunks_load_from_torchvisions_format(shared, no_weights, tmp_path, net, same, other):
+    """Through the registry, LPIPS is the lpips package's; in photos a person is nearer to themselves."""
+    lpips = or_skip(load_lpips, net)
+    trunk = {f"features.{k.split('.', 1)[1]}": v for k, v in lpips.net.state_dict().items()}
+    torch.save(trunk, tmp_path / "trunk.pth")
+    ours = load_perceptual(f"lpips-{net}:{tmp_path / 'trunk.pth'}")
+    folder = shared / "data" / "photos"
+    person, again, stranger = (
+        to_tensor(np.asarray(Image.open(folder / name).convert("RGB").resize((256, 256))))[None]
+        for name in ("same_person/1.jpg", "same_person/2.jpg", "others/01.jpg")
+    )
+    kept = ours.features(person)
+    distances = [ours.distance(kept, ours.features(photo)).item() for photo in (person, again, stranger)]
+    assert distances[0] == 0
+    assert distances[1] == pytest.approx(lpips(person, again).item(), rel=1e-5)
+    assert distances[1:] == [pytest.approx(same, abs=0.01), pytest.approx(other, abs=0.01)]
 
 
 # ----------------------------------------------------------------------------
@@ -223,15 +246,19 @@ def test_bundled_networks_load_frozen(no_weights):
     assert (z.shape, pose.shape) == ((2, 64), (2, 3))
 
 
+LOADERS = {"identity": load_identity, "perceptual": load_perceptual, "inversion": load_inversion}
+
+
 @pytest.mark.parametrize(
-    "name", ["vggface2", "casia-webface", "irse50", "curricularface", "heads-a", "lpips-vgg"]
+    "name", ["vggface2", "casia-webface", "irse50", "curricularface", "goae", "heads-a", "lpips-vgg"]
 )
 def test_missing_weights_say_where_they_come_from_and_go(no_weights, name):
-    load = load_perceptual if name.startswith("lpips") else load_identity
+    load = LOADERS[registry.NETWORKS[name].kind]
     with pytest.raises(InputError) as caught:
         load(name)
     text = str(caught.value)
     assert registry.weights_of(name).file in text
+    assert registry.weights_of(name).hash_prefix in text
     assert (str(no_weights) in text) == (
         name != "heads-a"
     )  # the package's own file is not to be put anywhere
@@ -257,7 +284,44 @@ def test_unknown_names_list_the_known_ones():
         load_perceptual("lpips-resnet")
 
 
-def test_weights_in_the_own_folder_are_found(no_weights):
+def test_torch_home_is_where_other_projects_keep_their_weights(no_weights, tmp_path, monkeypatch):
+    """Found where torch.hub and facenet-pytorch would put them; GUIDE_HUB_WEIGHTS comes first."""
+    home = tmp_path / "elsewhere"
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    places = {"lpips-alex": "hub/checkpoints", "vggface2": "checkpoints", "irse50": "guide_hub"}
+    for name, place in places.items():
+        file = home / place / registry.weights_of(name).file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        assert registry.weights_file(name) == file
+        no_weights.mkdir(exist_ok=True)
+        (no_weights / file.name).touch()
+        assert registry.weights_file(name) == no_weights / file.name
+
+
+def test_trunks_are_torchvisions():
+    import torchvision.models
+
+    published = {
+        "lpips-vgg": torchvision.models.VGG16_Weights,
+        "lpips-alex": torchvision.models.AlexNet_Weights,
+        "lpips-squeeze": torchvision.models.SqueezeNet1_1_Weights,
+    }
+    for name, weights in published.items():
+        assert registry.weights_of(name).url == weights.IMAGENET1K_V1.url
+
+
+def test_the_contents_of_weight_files_count(no_weights):
+    store_bundle(registry.BUNDLE)
+    chosen = NetworkNames("heads-a", "heads-b", "heads-features", None)
+    first = weights_sha256(chosen)
+    assert list(first) == ["identity_loss", "identity_judge", "perceptual"]
+    save_file(small.HeadsEncoderB().state_dict(), registry.BUNDLE / "encoder_b.safetensors")
+    changed = {key for key, value in weights_sha256(chosen).items() if value != first[key]}
+    assert changed == {"identity_judge"}
+
+
+def test_weights_in_the_own_folder_are_found(no_weights, caplog):
     network = ir_se50()
     no_weights.mkdir()
     torch.save(network.state_dict(), no_weights / "model_ir_se50.pth")
@@ -265,6 +329,7 @@ def test_weights_in_the_own_folder_are_found(no_weights):
     with torch.no_grad():
         expected = PspEncoder(network.eval())(images)
     torch.testing.assert_close(load_identity("irse50")(images), expected)
+    assert "is not the published file of irse50, whose SHA-256 is a035c7" in caplog.text  # told, not refused
 
 
 def test_lpips_takes_torchvisions_file(no_weights, tmp_path):
@@ -305,11 +370,11 @@ def test_published_weights_are_fetched_once(no_weights, monkeypatch, capfd):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(InputError, match="could not be fetched: no route to host"):
-        load_identity("vggface2")
+        load_identity("casia-webface")
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    load_identity("vggface2")
-    load_identity("vggface2")
-    assert calls == [registry.FACENET + registry.weights_of("vggface2").file]
+    load_identity("casia-webface")
+    load_identity("casia-webface")
+    assert calls == [registry.FACENET + registry.weights_of("casia-webface").file]
     assert capfd.readouterr() == ("", "")
 
 

@@ -3,11 +3,13 @@
 A weight file is looked for in `GUIDE_HUB_WEIGHTS`, then in `TORCH_HOME/guide_hub` (default
 `~/.cache/torch/guide_hub`), then where its own project keeps it. The package's own files are taken from the
 package, unless `GUIDE_HUB_WEIGHTS` holds others. Weights with an address are fetched at their first use,
-unless `HF_HUB_OFFLINE` is set. Pickled checkpoints are read as tensors only.
+unless `HF_HUB_OFFLINE` is set, and must be the published ones; of weights that a person has to find, there
+may be other copies, so that a hash that differs is only told. Pickled checkpoints are read as tensors only.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import warnings
@@ -21,25 +23,23 @@ from torch import Tensor, nn
 
 from guide_hub.digest import file_sha256
 from guide_hub.errors import InputError
+from guide_hub.faces.features import FeatureExtractor, InceptionFeatures, PooledFeatures
 from guide_hub.faces.identity import AlignedEncoder, FacenetEncoder, IdentityEncoder, PspEncoder
+from guide_hub.faces.inversion import InversionEncoder
 from guide_hub.faces.perceptual import FeatureDistance, Lpips, PerceptualDistance
-from guide_hub.faces.small import HeadsInversion
 
 BUNDLE = Path(__file__).resolve().parents[1] / "builtin" / "synthetic_heads"
 FACENET = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
-LPIPS_TRUNKS = {
-    "lpips-vgg": "VGG16_Weights",
-    "lpips-alex": "AlexNet_Weights",
-    "lpips-squeeze": "SqueezeNet1_1_Weights",
-}
+TORCHVISION = "https://download.pytorch.org/models/"
+TORCH_FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A weight file. `home`: the folder where its own project keeps it; `hash_prefix`: how its SHA-256
-    begins; `bundled`: it belongs to the package."""
+    """A weight file. `home`: the folder where its own project keeps it; `hash_prefix`: its SHA-256 or how
+    that begins, where it is known; `bundled`: it belongs to the package."""
 
     file: str
     source: str
@@ -54,10 +54,32 @@ class Weights:
         folders = [*own, *([self.home] if self.home else [])]
         return next((folder / self.file for folder in folders if (folder / self.file).is_file()), None)
 
+    def fits(self, path: Path) -> bool | None:
+        """Whether `path` is the published file; None where that is not known."""
+        return file_sha256(path).startswith(self.hash_prefix) if self.hash_prefix else None
+
+    @property
+    def target(self) -> Path:
+        """Where a file that is fetched is kept."""
+        return (self.home or own_folders()[-1]) / self.file
+
+    @property
+    def remedy(self) -> str:
+        """Where a missing file is found, where it goes, and its SHA-256."""
+        remedy = self.source
+        if not self.bundled:
+            remedy += f"; put the file {self.file} into {own_folders()[0]}"
+        return f"{remedy}; its SHA-256 {self.hash_text}" if self.hash_prefix else remedy
+
+    @property
+    def hash_text(self) -> str:
+        """What is known of the hash, in words."""
+        return ("is " if len(self.hash_prefix) == 64 else "begins with ") + self.hash_prefix
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A network: what it is for (`identity`, `perceptual`, `inversion`) and how it is put together."""
+    """A network: what it is for (`identity`, `perceptual`, `inversion`, `features`), and how it is built."""
 
     kind: str
     weights: Callable[[], Weights]
@@ -82,14 +104,26 @@ def load_perceptual(name: str, device: torch.device | str = "cpu") -> Perceptual
     return cast(PerceptualDistance, _load(name, "perceptual", torch.device(device)))
 
 
-def load_inversion(name: str, device: torch.device | str = "cpu") -> HeadsInversion:
-    """A frozen inversion encoder (`heads-inversion`)."""
-    return cast(HeadsInversion, _load(name, "inversion", torch.device(device)))
+def load_inversion(name: str, device: torch.device | str = "cpu") -> InversionEncoder:
+    """A frozen inversion encoder: goae or heads-inversion."""
+    return cast(InversionEncoder, _load(name, "inversion", torch.device(device)))
+
+
+def load_features(name: str, device: torch.device | str = "cpu") -> FeatureExtractor:
+    """A frozen feature extractor for Frechet and kernel distances: inception (FID's) or heads-pooled."""
+    return cast(FeatureExtractor, _load(name, "features", torch.device(device)))
 
 
 def names(kind: str | None = None) -> list[str]:
-    """Known names, of one kind (`identity`, `perceptual`, `inversion`) or all."""
+    """Known names, of one kind (`identity`, `perceptual`, `inversion`, `features`) or all."""
     return [name for name, entry in NETWORKS.items() if kind in (None, entry.kind)]
+
+
+def check_name(name: str, kind: str) -> None:
+    """InputError where NAME or NAME:PATH is no network of that kind."""
+    known = name.partition(":")[0]
+    if known not in names(kind):
+        raise InputError(f"there is no {kind} network {known!r}", remedy="known: " + ", ".join(names(kind)))
 
 
 def weights_of(name: str) -> Weights:
@@ -125,17 +159,16 @@ def torch_home() -> Path:
 
 
 def _load(name: str, kind: str, device: torch.device) -> nn.Module:
+    check_name(name, kind)
     name, _, given = name.partition(":")
-    entry = NETWORKS.get(name)
-    if entry is None or entry.kind != kind:
-        raise InputError(f"there is no {kind} network {name!r}", remedy="known: " + ", ".join(names(kind)))
+    entry = NETWORKS[name]
     weights = entry.weights()
     path = _file(name, given, weights)
-    if not given and weights.hash_prefix and not file_sha256(path).startswith(weights.hash_prefix):
-        raise InputError(
-            f"{path} is not the published file of {name} (its SHA-256 begins with {weights.hash_prefix})",
-            remedy=f"delete it; {weights.source}",
-        )
+    if not given and weights.fits(path) is False:
+        other = f"{path} is not the published file of {name}, whose SHA-256 {weights.hash_text}"
+        if weights.url:
+            raise InputError(other, remedy=f"delete it, or name it as {name}:PATH; {weights.source}")
+        log.warning(other)
     state = _read(path)
     try:
         network = entry.build(state, device)
@@ -157,17 +190,11 @@ def _file(name: str, given: str, weights: Weights) -> Path:
 
 
 def _fetch(name: str, weights: Weights) -> Path:
-    folders = own_folders()
-    remedy = weights.source
-    if not weights.bundled:
-        remedy += f"; put the file {weights.file} into {folders[0]}"
-    if weights.hash_prefix:
-        remedy += f"; its SHA-256 begins with {weights.hash_prefix}"
+    remedy, target = weights.remedy, weights.target
     if weights.url is None:
         raise InputError(f"{name} needs weights that are not here", remedy=remedy)
     if offline():
         raise InputError(f"{name} needs weights that are not here, and HF_HUB_OFFLINE is set", remedy=remedy)
-    target = (weights.home or folders[-1]) / weights.file
     log.info("fetching %s for %s", weights.file, name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -272,28 +299,49 @@ def _heads_features(state: dict[str, Tensor], device: torch.device) -> nn.Module
     return FeatureDistance(_heads("HeadsInversion")(state, device))
 
 
-def _by_hand(file: str, source: str) -> Callable[[], Weights]:
-    return lambda: Weights(file, source)
+def _goae(state: dict[str, Tensor], device: torch.device) -> nn.Module:
+    from guide_hub.faces.goae import GoaeEncoder
+
+    return _filled(GoaeEncoder, state)
 
 
-def _facenet_weights(file: str) -> Callable[[], Weights]:
-    return lambda: Weights(
-        file, "facenet-pytorch's release v2.2.9 has it", FACENET + file, torch_home() / "checkpoints"
-    )
+def _heads_pooled(state: dict[str, Tensor], device: torch.device) -> nn.Module:
+    return PooledFeatures(_heads("HeadsInversion")(state, device))
 
 
-def _trunk_weights(name: str) -> Callable[[], Weights]:
-    def weights() -> Weights:
-        import torchvision.models
+def _inception(state: dict[str, Tensor], device: torch.device) -> nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        url = getattr(torchvision.models, LPIPS_TRUNKS[name]).IMAGENET1K_V1.url
-        file = url.rsplit("/", 1)[1]
-        prefix = file.removesuffix(".pth").rsplit("-", 1)[1]
-        return Weights(
-            file, f"torchvision publishes it at {url}", url, Path(torch.hub.get_dir()) / "checkpoints", prefix
-        )
+    read = io.BytesIO()  # the library unpickles what it is given: tensors only, by now
+    torch.save(state, read)
+    read.seek(0)
+    with torch.random.fork_rng(devices=[]):
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=read)
+    return InceptionFeatures(network)
 
-    return weights
+
+def _by_hand(file: str, source: str, sha256: str = "") -> Callable[[], Weights]:
+    return lambda: Weights(file, source, hash_prefix=sha256)
+
+
+def _facenet_weights(file: str, sha256: str = "") -> Callable[[], Weights]:
+    url = FACENET + file
+    source = f"facenet-pytorch publishes it at {url}"
+    return lambda: Weights(file, source, url, torch_home() / "checkpoints", sha256)
+
+
+def _trunk_weights(file: str) -> Callable[[], Weights]:
+    """torchvision's file for ImageNet, whose name ends in how its SHA-256 begins."""
+    url, prefix = TORCHVISION + file, file.removesuffix(".pth").rsplit("-", 1)[1]
+    source = f"torchvision publishes it at {url}"
+    return lambda: Weights(file, source, url, Path(torch.hub.get_dir()) / "checkpoints", prefix)
+
+
+def _inception_weights(file: str) -> Callable[[], Weights]:
+    """torch-fidelity's file, kept where the library keeps it; its name ends in how its SHA-256 begins."""
+    url, prefix = TORCH_FIDELITY + file, file.removesuffix(".pth").rsplit("-", 1)[1]
+    source = f"torch-fidelity publishes it at {url}"
+    return lambda: Weights(file, source, url, Path(torch.hub.get_dir()) / "checkpoints", prefix)
 
 
 def _bundled(file: str) -> Callable[[], Weights]:
@@ -302,23 +350,54 @@ def _bundled(file: str) -> Callable[[], Weights]:
 
 
 NETWORKS: dict[str, Entry] = {
-    "vggface2": Entry("identity", _facenet_weights("20180402-114759-vggface2.pt"), _facenet),
+    "vggface2": Entry(
+        "identity",
+        _facenet_weights(
+            "20180402-114759-vggface2.pt",
+            # the file's page at huggingface.co/py-feat/facenet, and several projects that pin the release's
+            "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
+        ),
+        _facenet,
+    ),
     "casia-webface": Entry("identity", _facenet_weights("20180408-102900-casia-webface.pt"), _facenet),
     "irse50": Entry(
         "identity",
-        _by_hand("model_ir_se50.pth", "GUIDE's and pSp's READMEs link it, InsightFace_Pytorch's IR-SE50"),
+        _by_hand(
+            "model_ir_se50.pth",
+            "GUIDE's and pSp's READMEs link it, InsightFace_Pytorch's IR-SE50; facexlib's release v0.1.0 has "
+            "the same file as recognition_arcface_ir_se50.pth",
+            # its pages at huggingface.co/lithiumice/ArcFace_PyTorch and /spaces/adirik/stylemc-demo
+            "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+        ),
         _irse50,
     ),
     "curricularface": Entry(
         "identity",
-        _by_hand("CurricularFace_Backbone.pth", "GUIDE's README links it, CurricularFace's IR-101"),
+        _by_hand(
+            "CurricularFace_Backbone.pth",
+            "GUIDE's README links it, CurricularFace's IR-101",
+            # its pages at huggingface.co/AIRI-Institute/StyleFeatureEditor and, of HyperStyle's copy,
+            # /spaces/ethanNeuralImage/inversion_testing
+            "031ea0f7ba5f46905980cc446f0bbf9539e361246bff95f7077efffe2f110e04",
+        ),
         _curricularface,
     ),
     "heads-a": Entry("identity", _bundled("encoder_a.safetensors"), _heads("HeadsEncoderA")),
     "heads-b": Entry("identity", _bundled("encoder_b.safetensors"), _heads("HeadsEncoderB")),
-    "lpips-vgg": Entry("perceptual", _trunk_weights("lpips-vgg"), _lpips("vgg")),
-    "lpips-alex": Entry("perceptual", _trunk_weights("lpips-alex"), _lpips("alex")),
-    "lpips-squeeze": Entry("perceptual", _trunk_weights("lpips-squeeze"), _lpips("squeeze")),
+    "lpips-vgg": Entry("perceptual", _trunk_weights("vgg16-397923af.pth"), _lpips("vgg")),
+    "lpips-alex": Entry("perceptual", _trunk_weights("alexnet-owt-7be5be79.pth"), _lpips("alex")),
+    "lpips-squeeze": Entry("perceptual", _trunk_weights("squeezenet1_1-b8a52dc0.pth"), _lpips("squeeze")),
     "heads-features": Entry("perceptual", _bundled("inversion.safetensors"), _heads_features),
+    "goae": Entry(
+        "inversion",
+        _by_hand(
+            "encoder_FFHQ.pt", "GUIDE's and GOAE's READMEs link it, GOAE's encoder for EG3D's FFHQ model"
+        ),
+        _goae,
+    ),
     "heads-inversion": Entry("inversion", _bundled("inversion.safetensors"), _heads("HeadsInversion")),
+    "inception": Entry(
+        "features", _inception_weights("weights-inception-2015-12-05-6726825d.pth"), _inception
+    ),
+    "heads-pooled": Entry("features", _bundled("inversion.safetensors"), _heads_pooled),
 }

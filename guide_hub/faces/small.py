@@ -6,11 +6,18 @@ photographs of real people.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from guide_hub.latents import LatentSpace
+
 SIZE = 128
 EMBEDDING = 128
+FILLS = 64
 
 
 def fit(images: Tensor) -> Tensor:
@@ -121,6 +128,18 @@ class HeadsInversion(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.head(self.stages[4](self.features(images)[-1]))
         return self.z(hidden), self.pose(hidden)
+
+    def start(self, crops: Tensor, space: LatentSpace) -> tuple[Tensor, Tensor]:
+        """Crops [P, 3, H, W] -> ws [P, num_ws, w_dim], one row repeated, and pose [P, 3].
+
+        The network regresses z, so what it cannot see is 0 and its answer is short; the mapping network,
+        which normalises z, would stretch it into an extreme person. The missing length is filled with noise
+        instead, and the latents are averaged over the fills: the mean of W given the photo.
+        """
+        z, pose = self(crops)
+        unseen = (1 - z.square().mean(1, keepdim=True)).clamp(min=0).sqrt()
+        noise = torch.randn(FILLS, z.shape[1], generator=torch.Generator().manual_seed(0)).to(z)
+        return torch.stack([space.map(z + unseen * fill) for fill in noise]).mean(0), pose
 
 
 def parameter_count(network: nn.Module) -> int:

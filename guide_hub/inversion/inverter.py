@@ -10,14 +10,12 @@ from torch import Tensor
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import InputError
 from guide_hub.faces.identity import IdentityEncoder
+from guide_hub.faces.inversion import InversionEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
-from guide_hub.faces.small import HeadsInversion
 from guide_hub.inversion.pose import pose_label
 from guide_hub.inversion.projector import refine
 from guide_hub.latents import LatentSpace
 from guide_hub.recipe import Inversion as Options
-
-FILLS = 64
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,13 @@ class Inverter:
         options: Options,
         perceptual: PerceptualDistance,
         identity: IdentityEncoder,
-        encoder: HeadsInversion | None = None,
+        encoder: InversionEncoder | None = None,
     ):
         if options.backend == "encoder" and encoder is None:
             raise InputError(
-                "inversion.backend is encoder, but the model's config.json names no inversion network",
-                remedy="set inversion.backend to auto or optimize in the recipe",
+                "inversion.backend is encoder, but neither the recipe nor the model's config.json names an "
+                "inversion network",
+                remedy="name one in networks.inversion, or set inversion.backend to auto or optimize",
             )
         self.model, self.options = model, options
         self.perceptual, self.identity = perceptual, identity
@@ -65,16 +64,8 @@ class Inverter:
 
     @torch.no_grad()
     def start(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's ws [P, num_ws, w_dim] and pose [P, 3] (yaw, pitch, roll in radians).
-
-        The encoder regresses z, so what it cannot see is 0 and its answer is short; the mapping network,
-        which normalises z, would stretch it into an extreme person. The missing length is filled with noise
-        instead, and the latents are averaged over the fills: the mean of W given the photo.
-        """
-        if self.encoder is None:
-            n = len(crops)
-            return self.space.w_avg.repeat(n, 1, 1), torch.zeros(n, 3, device=crops.device)
-        z, pose = self.encoder(crops)
-        unseen = (1 - z.square().mean(1, keepdim=True)).clamp(min=0).sqrt()
-        noise = torch.randn(FILLS, z.shape[1], generator=torch.Generator().manual_seed(0)).to(z)
-        return torch.stack([self.space.map(z + unseen * fill) for fill in noise]).mean(0), pose
+        """ws [P, num_ws, w_dim] and pose [P, 3] (yaw, pitch, roll in radians) before the refinement."""
+        if self.encoder is not None:
+            return self.encoder.start(crops, self.space)
+        n = len(crops)
+        return self.space.w_avg.repeat(n, 1, 1), torch.zeros(n, 3, device=crops.device)

@@ -1,4 +1,4 @@
-"""Optimisation of a latent and its camera against a photo (EG3D's projector, in W)."""
+"""Optimisation of a latent and its camera against a photo (EG3D's projector), in W or in W+."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ def refine(
     steps: int,
     lr: float,
 ) -> tuple[Tensor, Tensor]:
-    """Adam on w (one row, repeated) and pose: photos [P, 3, H, W], ws [P, num_ws, w_dim], pose [P, 3].
+    """Adam on w and pose: photos [P, 3, H, W], ws [P, num_ws, w_dim], pose [P, 3].
 
-    `lr` is the length of a first step of w (whole-tensor norm). Rays and noise are deterministic, the model's
-    parameters take no gradient. Photos do not share anything, so they are fitted a few at a time.
+    A start whose rows are alike stays in W, one row for all layers; one whose rows differ is fitted in W+,
+    each row for itself. `lr` is the length of a first step of w (whole-tensor norm). Rays and noise are
+    deterministic, the model's parameters take no gradient. Photos do not share anything, so they are fitted
+    a few at a time.
     """
     if steps == 0:
         return ws, pose
+    if torch.allclose(ws, ws[:, :1]):
+        ws = ws[:, :1]
     chunk = chunk_of(model.config.img_resolution)
     fitted = [
         _refine(model, *part, perceptual, identity, steps, lr)
@@ -66,9 +70,8 @@ def _refine(
     mask = centre_mask(size).to(target)
     with torch.no_grad():
         wanted = identity(target)
-    start = ws[:, 0].clone()
-    w, angles = start.clone().requires_grad_(), pose.clone().requires_grad_()
-    rate = lr / math.sqrt(start.shape[1] * model.num_ws)
+    w, angles = ws.clone().requires_grad_(), pose.clone().requires_grad_()
+    rate = lr / math.sqrt(ws.shape[2] * model.num_ws)
     optimizer = torch.optim.Adam(
         [{"params": [w], "lr": rate}, {"params": [angles], "lr": POSE_LR}], betas=(0.9, 0.99)
     )
@@ -79,9 +82,11 @@ def _refine(
         for step in range(steps):
             for group, peak in zip(optimizer.param_groups, (rate, POSE_LR), strict=True):
                 group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * step / steps))
-            repeated = w[:, None].expand(-1, model.num_ws, -1)
             image = model.synthesis(
-                repeated, pose_label(angles), deterministic=True, neural_rendering_resolution=rays
+                w.expand(-1, model.num_ws, -1),
+                pose_label(angles),
+                deterministic=True,
+                neural_rendering_resolution=rays,
             )["image"]
             l2 = ((image - target).square() * mask).flatten(1).mean(1)
             alike = 1 - (identity(image) * wanted).sum(1)
@@ -92,7 +97,7 @@ def _refine(
     finally:
         for p in frozen:
             p.requires_grad_(True)
-    return w.detach()[:, None].repeat(1, model.num_ws, 1), angles.detach()
+    return w.detach().expand(-1, model.num_ws, -1).contiguous(), angles.detach()
 
 
 def centre_mask(size: int) -> Tensor:
