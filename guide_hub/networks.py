@@ -63,7 +63,7 @@ def default_recipe(config: EG3DConfig) -> str:
 
     InputError for one that does not come with guide-hub: a model names no files of this machine.
     """
-    return _named(config, "recipe", list_recipes()) or REAL_FACES["recipe"]
+    return named_by_model(config, "recipe", list_recipes()) or REAL_FACES["recipe"]
 
 
 def choose(config: EG3DConfig, recipe: Recipe) -> NetworkNames:
@@ -72,7 +72,7 @@ def choose(config: EG3DConfig, recipe: Recipe) -> NetworkNames:
     The recipe may give files (NAME:PATH), config.json only names. InputError: one names anything else, or
     loss and judge are one.
     """
-    own = {key: _named(config, key, names(kind)) for key, kind in KINDS.items()}
+    own = {key: named_by_model(config, key, names(kind)) for key, kind in KINDS.items()}
     wanted: dict[str, Any] = {
         key: getattr(recipe.networks, key) or own[key] or REAL_FACES.get(key) for key in KINDS
     }
@@ -89,8 +89,8 @@ def choose(config: EG3DConfig, recipe: Recipe) -> NetworkNames:
     return NetworkNames(**wanted)
 
 
-def _named(config: EG3DConfig, key: str, known: list[str]) -> str | None:
-    """What config.json, which anybody may have written, names for `key`."""
+def named_by_model(config: EG3DConfig, key: str, known: list[str]) -> str | None:
+    """What config.json, which anybody may have written, names for `key`. InputError: it is not `known`."""
     name = config.domain.get(key)
     if name is not None and name not in known:
         raise InputError(

