@@ -136,8 +136,10 @@ _NOT_ITS_OWN = "its options and weights are not of one model: download it again"
 
 
 def _check_fit(state: dict[str, Tensor], config: EG3DConfig, name: str, remedy: Callable[[], str]) -> None:
-    state.setdefault(W_AVG, torch.zeros(config.w_dim))
-    faults = _impossible(config) or misfits(config, state)
+    faults = _impossible(config)
+    if not faults:
+        state.setdefault(W_AVG, torch.zeros(config.w_dim))
+        faults = misfits(config, state)
     if faults:
         more = [f"and {len(faults) - MAX_SHOWN} more do not fit"] if len(faults) > MAX_SHOWN else []
         raise InputError(*(Problem(text, remedy(), file=name) for text in faults[:MAX_SHOWN] + more))

@@ -492,7 +492,7 @@ def _file_names(info: ModelInfo) -> list[str]:
 
 _LOGIN = "set HF_TOKEN or run: hf auth login"
 _NETWORK = "check the network, the proxy settings and HF_ENDPOINT, then try again"
-_CONVERT = "convert it to safetensors with the official state-dict names first"
+_CONVERT = "convert it first: guide-hub convert FILE DIR"
 _WHOLE_OUTPUT = "give the output folder of guide-hub erase, as it was written"
 _WRITE_TOKEN = "make a token with write access to the repository at huggingface.co/settings/tokens"
 

@@ -245,6 +245,13 @@ def test_options_that_do_not_fit(model, tmp_path, change, message):
     assert not (tmp_path / "model").exists()
 
 
+def test_an_impossible_width_is_not_made_for_a_missing_w_avg(model, tmp_path):
+    state = {name: value for name, value in model.state_dict().items() if name != W_AVG}
+    file = written(tmp_path, Official(state, init_kwargs={**SMALL, "w_dim": 1 << 50}))
+    with pytest.raises(InputError, match="impossible w_dim"):
+        convert(file, tmp_path / "model")
+
+
 def test_a_network_that_is_not_whole(model, tmp_path):
     state = {name: value for name, value in model.state_dict().items() if ".b4." not in name}
     with pytest.raises(InputError) as caught:

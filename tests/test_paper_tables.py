@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guide_hub.digest import file_sha256
-from guide_hub.recipe import list_recipes, load_recipe
+from guide_hub.recipe import list_recipes
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "paper_tables"
 
@@ -28,9 +28,9 @@ def tables(monkeypatch, tmp_path):
 
 def cell_json(tables, cell, figure: float) -> dict:
     ids = {"id": {"value": figure}, "id_others": {"value": figure + 1}, "id_avg": {"value": figure + 2}}
-    recipe = load_recipe(cell.recipe).digest()
+    erasure = tables.erasure_digest(cell.recipe)
     return {
-        "inputs": {"model_sha256": file_sha256(tables.MODEL), "recipe_digest": recipe},
+        "inputs": {"model_sha256": file_sha256(tables.MODEL), "erasure_digest": erasure},
         "render": ids, "verified": {"id": 0.0, "id_others": 0.5}, "drift": {"fid": 10 * figure},
         "drift_same_noise": {"fid": 9 * figure, "kid": 0.001},
         "fid_real_change": {"value": 0.25}, "seconds": {"erasure": 100, "measuring": 80},
@@ -61,7 +61,7 @@ def test_tables_say_what_is_there_and_where_guide_is_not_below(tables, tmp_path)
         value = cell_json(tables, cell, (0.1 if better else 0.2) + 0.01 * cell.identity)
         (tmp_path / f"{cell.name}.json").write_text(json.dumps(value))
     stale = cell_json(tables, tables.cells()[0], 9.0)
-    stale["inputs"]["recipe_digest"] = "of an older recipe"
+    stale["inputs"]["erasure_digest"] = "of an older recipe"
     (tmp_path / f"{tables.cells()[0].name}.json").write_text(json.dumps(stale))
     drift = {"fid": 0.5, "kid": 0.0}
     floors = {

@@ -2,7 +2,6 @@
 
     python measure.py synthesis                 # one picture, best of five
     python measure.py step [--device cuda]      # one step of the recipe `guide`
-    python measure.py precision --device cuda   # bf16, fp16 and TF32 against float32
 
 Each in a process of its own, so that the peak memory is its own. Prints JSON. Random weights take as long as
 trained ones; the losses mean nothing.
@@ -92,29 +91,15 @@ def step(device: torch.device, times: int) -> dict[str, Any]:
     return {"seconds": seconds, "best": min(seconds), **peak(device)}
 
 
-def precision(device: torch.device, times: int) -> dict[str, Any]:
-    """The picture in lower precisions: seconds, and mean and largest distance from float32 in [-1, 1]."""
-    model, out = seeded_model(device).requires_grad_(False), {}
-    exact = one_picture(model, device)
-    kinds: dict[str, torch.dtype | None] = {"tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    for name, dtype in kinds.items():
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            seconds = timed(lambda: one_picture(model, device), times, device)
-            error = (one_picture(model, device).float() - exact).abs()
-        out[name] = {"best": min(seconds), "mean_error": float(error.mean()), "max_error": float(error.max())}
-    return out
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["synthesis", "step", "precision"])
+    parser.add_argument("what", choices=["synthesis", "step"])
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--times", type=int, help="default: 5, and 2 steps")
     args = parser.parse_args()
-    measure = {"synthesis": synthesis, "step": step, "precision": precision}[args.what]
+    measure = {"synthesis": synthesis, "step": step}[args.what]
     found = measure(args.device, args.times or (2 if args.what == "step" else 5))
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": str(args.device)}
     print(json.dumps({"what": args.what, **machine, **found}, indent=2))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from guide_hub.recipe import Gate, Inversion, load_recipe
 
 SCENARIOS = ("random", "ind", "ood")
 GUIDE, BASELINE = "heads", "heads-baseline"
@@ -29,6 +31,11 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.scenario}_{self.recipe}_{self.identity}"
+
+
+def erasure_digest(recipe: str) -> str:
+    """Of what a recipe says about erasing: how latents are found and judged is the same in all cells."""
+    return replace(load_recipe(recipe), inversion=Inversion(), gate=Gate()).digest()
 
 
 def cells() -> list[Cell]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import heads
-from grid import Cell
+from grid import Cell, erasure_digest
 from guide_hub.digest import file_sha256
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.calibration import shipped
@@ -73,7 +73,7 @@ class Lab:
         """The model after the cell's erasure, and the seconds that its steps took."""
         recipe = load_recipe(cell.recipe)
         student = EG3D.from_pretrained(str(BUNDLE)).eval()
-        file = self.cache / f"{cell.name}-{recipe.digest()[:12]}-{self.sha256[:12]}.pt"
+        file = self.cache / f"{cell.name}-{erasure_digest(cell.recipe)[:12]}-{self.sha256[:12]}.pt"
         if not file.is_file():
             person = self.studio.person(cell.scenario, cell.identity)
             eraser = Eraser(
@@ -104,13 +104,14 @@ class Lab:
         with torch.no_grad():
             real = judge(photos)
         verified = ((real[:, None] * after).sum(-1) >= self.threshold).float().mean(1)
-        key = f"{cell.name}-{recipe.digest()[:12]}"
+        key = f"{cell.name}-{erasure_digest(cell.recipe)[:12]}"
         features = self._cached(key, lambda: self.features(erased, NOISE_AFTER))
         source, again = self.source_features(), self.source_again()
         return {
             "cell": {"scenario": cell.scenario, "recipe": cell.recipe, "identity": cell.identity},
             "inputs": self.inputs(cell),
             "iterations": recipe.optim.iterations,
+            "inversion_steps": self.recipe.inversion.steps,
             "candidates_passed_over": person.passed_over,
             **paper_figures(before, after, real).to_dict(),
             "verified": {"id": float(verified[0]), "id_others": float(verified[1:].mean())},
@@ -138,7 +139,7 @@ class Lab:
 
     def inputs(self, cell: Cell | None) -> dict[str, Any]:
         """What a stored result must have been made with to count."""
-        recipe = {"recipe_digest": load_recipe(cell.recipe).digest()} if cell else {}
+        recipe = {"erasure_digest": erasure_digest(cell.recipe)} if cell else {}
         return {
             "model_sha256": self.sha256, **recipe, "judge": self.names.identity_judge,
             "extractor": EXTRACTOR, "samples": SAMPLES, "sample_seed": SAMPLE_SEED,

@@ -22,6 +22,7 @@ from grid import (
     TARGETS,
     D,
     cells,
+    erasure_digest,
 )
 from guide_hub.digest import file_sha256
 from guide_hub.evaluation.interval import Figure, mean_figure
@@ -56,7 +57,7 @@ def read_cells() -> Found:
             continue
         value = json.loads(file.read_text())
         inputs = value["inputs"]
-        if inputs["model_sha256"] == model and inputs["recipe_digest"] == load_recipe(cell.recipe).digest():
+        if inputs["model_sha256"] == model and inputs["erasure_digest"] == erasure_digest(cell.recipe):
             found[cell.scenario, cell.recipe, cell.identity] = value
     return found
 

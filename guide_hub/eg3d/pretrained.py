@@ -132,7 +132,7 @@ def read_config(file: str | Path) -> EG3DConfig:
     except FileNotFoundError:
         raise InputError(
             f"the model has no {CONFIG}",
-            remedy="convert it to safetensors with the official state-dict names first",
+            remedy="convert it first: guide-hub convert FILE DIR",
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{CONFIG} cannot be read: {error}") from None
@@ -159,7 +159,7 @@ def load_strictly(model: nn.Module, file: str | Path, device: str | torch.device
     if not Path(file).is_file():
         raise InputError(
             f"the model has no {WEIGHTS}",
-            remedy="convert it to safetensors with the official state-dict names first",
+            remedy="convert it first: guide-hub convert FILE DIR",
         )
     try:
         state = load_file(file, device=str(device))
