@@ -139,7 +139,7 @@ def resolve(repo: str, revision: str | None = None, license_file: str | Path | N
         license_file: the licence's text, for a model that comes without one.
 
     Raises:
-        InputError: no such folder, no `config.json` or `model.safetensors` in it, or no licence.
+        InputError: no such folder, or no `config.json` or `model.safetensors` in it.
         HubError: the repository, its revision, the token or the network.
     """
     name = str(repo)
@@ -153,6 +153,15 @@ def resolve(repo: str, revision: str | None = None, license_file: str | Path | N
     if name.startswith(("/", ".", "~")) or "\\" in name:
         raise InputError("the model folder does not exist", remedy="check --repo; Hub ids are like org/name")
     return _pull(name, revision, license_file)
+
+
+def require_licence(source: Source) -> None:
+    """InputError for a model under no licence: nothing may be made from it or pass as whole."""
+    if source.license_file is None and not source.card.get("license"):
+        raise InputError(
+            "the model states no licence: its card has no 'license' field and there is no LICENSE file",
+            remedy="ask its author, then give the text with --license FILE",
+        )
 
 
 def _pull(repo: str, revision: str | None, license_file: str | Path | None) -> Source:
@@ -192,11 +201,6 @@ def _describe(
         raise InputError("the licence file does not exist", remedy="check --license")
     found = next((folder / name for name in LICENSE_NAMES if name in files), None)
     licence = Path(license_file) if license_file is not None else found
-    if licence is None and not card.get("license"):
-        raise InputError(
-            "the model states no licence: its card has no 'license' field and there is no LICENSE file",
-            remedy="ask its author, then give the text with --license FILE",
-        )
     record = folder / "erasure_record.json"
     return Source(
         repo=repo,

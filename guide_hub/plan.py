@@ -99,6 +99,7 @@ def make_plan(repo: str, request: str | Path, options: Options) -> Plan:
     wanted = load_request(request, repo)
     revision = options.revision or wanted.target_revision
     source = hub.resolve(repo, revision, options.license)
+    hub.require_licence(source)
     recipe = load_recipe(options.recipe or _default_recipe(source))
     push_to, create_pr = _destination(source, options)
     output = options.output or Path(f"{_last_part(source)}-erased")

@@ -116,7 +116,7 @@ def test_without_its_text_there_is_no_licence(pickled, licence, tmp_path):
     assert "license" not in check_front_matter(card)
     assert "must not be published" in card
     with pytest.raises(InputError, match="--license FILE"):
-        hub.resolve(str(folder))
+        hub.require_licence(hub.resolve(str(folder)))
     assert hub.resolve(str(folder), license_file=licence).license_file == licence
     (folder / "LICENSE").write_text(LICENCE)
     assert hub.resolve(str(folder)).license_file == folder / "LICENSE"

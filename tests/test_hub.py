@@ -21,7 +21,7 @@ from loopback_hub import (
 
 from guide_hub import hub as guide_hub_hub
 from guide_hub.errors import ConflictError, GuideHubError, HubError, InputError
-from guide_hub.hub import Head, find_open_pr, preflight, push, read_card, resolve
+from guide_hub.hub import Head, find_open_pr, preflight, push, read_card, require_licence, resolve
 
 CARD = b"---\nlicense: other\nlicense_name: research\ntags:\n- eg3d\n---\n# A face generator\n"
 MODEL = {
@@ -124,12 +124,11 @@ def test_pull_stays_at_one_commit_when_main_moves_meanwhile(
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (without("model.safetensors"), r"no model\.safetensors.*convert it to safetensors"),
+        (without("model.safetensors"), r"no model\.safetensors.*guide-hub convert FILE DIR"),
         (without("model.safetensors", "network.pkl"), r"no model\.safetensors"),
         (without("config.json"), r"no config\.json"),
-        ({**without("LICENSE.txt"), "README.md": b"# no front matter\n"}, r"no licence.*--license FILE"),
     ],
-    ids=["only-pickle", "no-safetensors", "no-config", "no-licence"],
+    ids=["only-pickle", "no-safetensors", "no-config"],
 )
 def test_pull_of_an_unusable_model(
     hub: LoopbackHub, files: dict[str, bytes], said: str, tmp_path: Path
@@ -142,6 +141,16 @@ def test_pull_of_an_unusable_model(
         (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=said):
         resolve(str(tmp_path))
+
+
+def test_no_licence_is_refused_where_something_is_made_from_the_model(hub: LoopbackHub) -> None:
+    hub.create_repo("org/eg3d", {**without("LICENSE.txt"), "README.md": b"# no front matter\n"})
+    source = resolve("org/eg3d")  # enough to look at it
+    with pytest.raises(InputError, match=r"no licence.*--license FILE") as caught:
+        require_licence(source)
+    assert caught.value.exit_code == 2
+    hub.commit("org/eg3d", {"LICENSE.txt": b"terms"})
+    require_licence(resolve("org/eg3d"))
 
 
 def test_licence_from_the_command_line(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def command(repo: str, revision: str | None, as_json: bool) -> None:
     from guide_hub.errors import Problem, RefusedError
 
     source = hub.resolve(repo, revision)
+    hub.require_licence(source)
     folder, listed = source.folder, record.read_sums(source.folder)
     problems = record.check_sums(folder)
     problems += [
