@@ -21,7 +21,7 @@ from torch import Tensor
 from guide_hub.digest import file_sha256
 from guide_hub.eg3d import EG3D, EG3DConfig
 from guide_hub.eg3d.official_pickle import OfficialNetwork, read_official
-from guide_hub.eg3d.presets import PRESETS, fitting, misfits, recognise
+from guide_hub.eg3d.presets import PRESETS, config_misfits, fitting, recognise
 from guide_hub.eg3d.pretrained import WEIGHTS, read_config
 from guide_hub.eg3d.torch_file import is_torch_file, read_state_dict
 from guide_hub.errors import InputError, Problem
@@ -139,7 +139,7 @@ def _check_fit(state: dict[str, Tensor], config: EG3DConfig, name: str, remedy: 
     faults = _impossible(config)
     if not faults:
         state.setdefault(W_AVG, torch.zeros(config.w_dim))
-        faults = misfits(config, state)
+        faults = config_misfits(config, state)
     if faults:
         more = [f"and {len(faults) - MAX_SHOWN} more do not fit"] if len(faults) > MAX_SHOWN else []
         raise InputError(*(Problem(text, remedy(), file=name) for text in faults[:MAX_SHOWN] + more))
@@ -182,7 +182,7 @@ def _presets_for(state: Mapping[str, Tensor]) -> str:
 def _impossible(config: EG3DConfig) -> list[str]:
     """Sizes with which merely building the model would take for ever."""
     return [
-        f"has an impossible {name} of {value}"
+        f"{name} is impossible: {value}"
         for name, value in vars(config).items()
         if name != "channel_base" and isinstance(value, int) and value > LARGEST
     ]

@@ -123,7 +123,7 @@ def test_pickles_are_never_read(saved, tmp_path):
 
     (saved / "model.safetensors").unlink()
     (saved / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(InputError, match=r"no model\.safetensors.*convert it to safetensors"):
+    with pytest.raises(InputError, match=r"no model\.safetensors.*convert it first"):
         EG3D.from_pretrained(saved)
     assert not (tmp_path / "exploded").exists()
 

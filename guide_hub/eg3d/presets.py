@@ -10,6 +10,7 @@ from torch import Tensor
 
 from guide_hub.eg3d.config import EG3DConfig, RenderingConfig
 from guide_hub.eg3d.model import EG3D
+from guide_hub.eg3d.pretrained import misfits
 
 
 @dataclass(frozen=True)
@@ -73,23 +74,15 @@ def recognise(config: EG3DConfig, gpc_reg_prob: object) -> str | None:
     return None
 
 
-def misfits(config: EG3DConfig, state: Mapping[str, Tensor]) -> list[str]:
+def config_misfits(config: EG3DConfig, state: Mapping[str, Tensor]) -> list[str]:
     """What keeps `state` from being the weights of a model with `config`, one line a tensor."""
     layers = sum(name.startswith("backbone.mapping.fc") for name in state)
     if config.mapping_layers > layers:  # before so many are built
-        return [f"has fewer than {config.mapping_layers} mapping layers"]
+        return [f"there are fewer than {config.mapping_layers} mapping layers"]
     with torch.device("meta"):
-        wanted = EG3D(config).state_dict()
-    faults = [f"lacks {name}" for name in wanted if name not in state]
-    faults += [f"has {name}, which does not belong to this model" for name in state if name not in wanted]
-    faults += [
-        f"has {name} as {list(state[name].shape)}, not {list(value.shape)}"
-        for name, value in wanted.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    return faults
+        return misfits(EG3D(config).state_dict(), state)
 
 
 def fitting(state: Mapping[str, Tensor]) -> list[str]:
     """The released models whose tensors have these names and shapes."""
-    return [name for name, preset in PRESETS.items() if not misfits(preset.config, state)]
+    return [name for name, preset in PRESETS.items() if not config_misfits(preset.config, state)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, PyTorchModelHubMixin, sna
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from guide_hub.eg3d.config import EG3DConfig
 from guide_hub.errors import InputError, Problem
@@ -166,13 +166,7 @@ def load_strictly(model: nn.Module, file: str | Path, device: str | torch.device
     except (SafetensorError, OSError) as error:
         raise InputError(f"{WEIGHTS} cannot be read: {error}", remedy="download it again") from None
     wanted = model.state_dict()
-    faults = [f"{name} is missing" for name in wanted if name not in state]
-    faults += [f"{name} does not belong to this model" for name in state if name not in wanted]
-    faults += [
-        f"{name} is {list(state[name].shape)}, not {list(value.shape)}"
-        for name, value in wanted.items()
-        if name in state and state[name].shape != value.shape
-    ]
+    faults = misfits(wanted, state)
     if faults:
         more = [f"and {len(faults) - MAX_NAMED} more tensors"] if len(faults) > MAX_NAMED else []
         remedy = f"{WEIGHTS} and {CONFIG} must come from the same model"
@@ -180,6 +174,18 @@ def load_strictly(model: nn.Module, file: str | Path, device: str | torch.device
     # copied, so that nothing keeps the file mapped: it could not be replaced on Windows
     own = {name: state[name].to(value.dtype, copy=True) for name, value in wanted.items()}
     model.load_state_dict(own, assign=True)
+
+
+def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `state` from taking the place of `wanted`, one line a tensor."""
+    faults = [f"{name} is missing" for name in wanted if name not in state]
+    faults += [f"{name} does not belong to this model" for name in state if name not in wanted]
+    faults += [
+        f"{name} is {list(state[name].shape)}, not {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    return faults
 
 
 def _replace(file: Path, write: Callable[[Path], Any]) -> None:
