@@ -31,8 +31,9 @@ def cell_json(tables, cell, figure: float) -> dict:
     erasure = tables.erasure_digest(cell.recipe)
     return {
         "inputs": {"model_sha256": file_sha256(tables.MODEL), "erasure_digest": erasure},
-        "render": ids, "verified": {"id": 0.0, "id_others": 0.5}, "drift": {"fid": 10 * figure},
-        "drift_same_noise": {"fid": 9 * figure, "kid": 0.001},
+        "distance": {"mean": 0.7, "max": 0.9}, "render": ids,
+        "verified": {"id": 0.0, "id_others": 0.5},
+        "drift": {"fid": 10 * figure}, "drift_same_noise": {"fid": 9 * figure, "kid": 0.001},
         "fid_real_change": {"value": 0.25}, "seconds": {"erasure": 100, "measuring": 80},
     }  # fmt: skip
 
@@ -75,6 +76,7 @@ def test_tables_say_what_is_there_and_where_guide_is_not_below(tables, tmp_path)
     assert "| OOD, GUIDE | 4 | 0.123 ± 0.027 |" in text  # 0.10, 0.12, 0.13, 0.14: t-interval of four
     assert "| OOD | ID_others | -0.100 ± 0.000 | yes |" in text
     assert "| InD | ID_others | 0.000 ± 0.000 | **no** |" in text
+    assert "| OOD, 2 | 0.90 | 1.120 | 0.50 | 1.220 |" in text
     assert "9.000" not in text  # the stale cell
     assert {p.name for p in tmp_path.glob("*.png")} == {"d.png", "alpha_max.png", "losses.png"}
 

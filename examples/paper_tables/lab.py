@@ -26,10 +26,11 @@ from guide_hub.faces.registry import BUNDLE, load_features
 from guide_hub.guide import Eraser
 from guide_hub.guide.eraser import step_seed
 from guide_hub.inversion import Inverter
+from guide_hub.latents import norm_of
 from guide_hub.networks import choose, load
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import load_recipe
-from people import HELD_OUT_SEED, Studio
+from people import HELD_OUT_SEED, Person, Studio
 
 SAMPLES, SAMPLE_SEED, BATCH = 500, 0, 16
 NOISE_BEFORE, NOISE_AFTER = 0, 1  # ray jitter of the source's samples and of all others
@@ -113,6 +114,7 @@ class Lab:
             "iterations": recipe.optim.iterations,
             "inversion_steps": self.recipe.inversion.steps,
             "candidates_passed_over": person.passed_over,
+            "distance": self.distance(person),
             **paper_figures(before, after, real).to_dict(),
             "verified": {"id": float(verified[0]), "id_others": float(verified[1:].mean())},
             "drift": asdict(measure_drift(source, features, EXTRACTOR, SAMPLE_SEED)),
@@ -120,6 +122,12 @@ class Lab:
             "fid_real_change": measure_real(self.real_features(), source, features).to_dict(),
             "seconds": {"erasure": round(seconds), "measuring": round(time.perf_counter() - start)},
         }
+
+    def distance(self, person: Person) -> dict[str, float]:
+        """From the erased latent to those of the other pictures, in medians of ||w - w_avg||."""
+        space = self.studio.inverter.space
+        found = norm_of(person.ws[1:] - person.ws[:1], "whole").flatten() / space.median_offset()
+        return {"mean": float(found.mean()), "max": float(found.max())}
 
     def floors(self) -> dict[str, Any]:
         """What the figures of a model that nobody touched would be."""

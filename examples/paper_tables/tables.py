@@ -35,6 +35,25 @@ NAMES = {"random": "Random", "ind": "InD", "ood": "OOD"}
 
 Found = dict[tuple[str, str, int], dict[str, Any]]  # by scenario, recipe, identity
 
+
+def by_identity(found: Found) -> list[str]:
+    """Why ID_others differs: how far a person's other pictures lie from the latent that is erased."""
+    alpha_max = load_recipe(GUIDE).adjacency.alpha_max
+    lines = [
+        f"| scenario, identity | furthest other picture (alpha_max: {alpha_max}) | ID_others, GUIDE | "
+        "verified_others, GUIDE | ID_others, baseline |",
+        "|---|---|---|---|---|",
+    ]
+    for scenario in SCENARIOS:
+        for i in range(IDENTITIES):
+            ours, theirs = (found.get((scenario, r, i)) for r in (GUIDE, BASELINE))
+            if ours and theirs:
+                a, b = (COLUMNS["ID_others"](c) for c in (ours, theirs))
+                far, share = ours["distance"]["max"], COLUMNS["verified_others"](ours)
+                lines.append(f"| {NAMES[scenario]}, {i} | {far:.2f} | {a:.3f} | {share:.2f} | {b:.3f} |")
+    return lines
+
+
 COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
     "ID": lambda c: c["render"]["id"]["value"],
     "ID_others": lambda c: c["render"]["id_others"]["value"],
@@ -140,6 +159,10 @@ def write_tables() -> None:
         *table(found, main, IDENTITIES),
         "",
         *comparison(found),
+        "",
+        "Identity by identity:",
+        "",
+        *by_identity(found),
         "",
         f"## Ablations ({NAMES[ABLATION_SCENARIO]}, {ABLATED} identities)",
         "",
