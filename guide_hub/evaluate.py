@@ -166,7 +166,8 @@ def evaluate(
     wanted = load_request(request) if request is not None else None
     given_real = read_features(Path(real)) if real is not None else None
     model = hub.resolve(repo, revision)
-    origin = _find_base(model, base, progress)
+    sha256 = records.file_sha256(model.weights_file)
+    origin, base_sha256 = _find_base(model, sha256, base, progress)
     config = read_config(origin.config_file)
     options = _find_recipe(model, config, recipe)
     chosen = choose(config, options)
@@ -189,8 +190,7 @@ def evaluate(
             remedy="compute them with the same extractor, or name theirs with --features",
         )
 
-    sha256 = records.file_sha256(origin.weights_file)
-    threshold = find_threshold(origin, sha256, source, judge, chosen.identity_judge, options, progress)
+    threshold = find_threshold(origin, base_sha256, source, judge, chosen.identity_judge, options, progress)
     people: tuple[Identity, ...] = ()
     if wanted is not None and networks is not None:
         people = _measure_people(wanted, source, erased, networks, options, threshold, progress)
@@ -201,7 +201,8 @@ def evaluate(
         samples or (FID_SAMPLES if _bare(extractor_name) == FID else SAMPLES), seed, progress,
     )  # fmt: skip
     return Evaluation(
-        model=_about(model), base=_about(origin), recipe=options.name, device=target.type,
+        model=_about(model, sha256), base=_about(origin, base_sha256),
+        recipe=options.name, device=target.type,
         judge=Judge(_bare(chosen.identity_judge), options.gate.far, threshold),
         identities=people, mean=average([i.figures for i in people]) if people else None,
         retained=Retained(*retained, _bare(chosen.perceptual), RETAINED_SEED + seed), drift=drift,
@@ -246,7 +247,10 @@ def read_features(path: Path) -> Tensor:
 _NAME_IT = "name the model that it was made from with --base"
 
 
-def _find_base(model: hub.Source, given: str | None, progress: Progress) -> hub.Source:
+def _find_base(
+    model: hub.Source, model_sha256: str, given: str | None, progress: Progress
+) -> tuple[hub.Source, str]:
+    """The base and the SHA-256 of its weights."""
     statement = records.read_record(model.record_file) if model.record_file else None
     said = statement["predicate"]["base"] if statement is not None else None
     if given is not None:
@@ -260,13 +264,13 @@ def _find_base(model: hub.Source, given: str | None, progress: Progress) -> hub.
     else:
         raise InputError("the model's record names a base that only its maker has", remedy=_NAME_IT)
     sha256 = records.file_sha256(found.weights_file)
-    if sha256 == records.file_sha256(model.weights_file):
+    if sha256 == model_sha256:
         raise InputError("the base and the model are the same weights", remedy=_NAME_IT)
     if said is not None and said["digest"]["sha256"] != sha256:
         if given is None:
             raise InputError("the base has changed since the model was made from it", remedy=_NAME_IT)
         progress.warn("the base is not the one that the model's record names")
-    return found
+    return found, sha256
 
 
 def _find_recipe(model: hub.Source, config: EG3DConfig, given: str | None) -> Recipe:
@@ -279,10 +283,8 @@ def _find_recipe(model: hub.Source, config: EG3DConfig, given: str | None) -> Re
     return recipe
 
 
-def _about(source: hub.Source) -> dict[str, str | None]:
-    return {
-        "repo": source.uri, "revision": source.revision, "sha256": records.file_sha256(source.weights_file)
-    }  # fmt: skip
+def _about(source: hub.Source, sha256: str) -> dict[str, str | None]:
+    return {"repo": source.uri, "revision": source.revision, "sha256": sha256}
 
 
 def _bare(network: str) -> str:

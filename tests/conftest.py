@@ -1,6 +1,7 @@
 """What every test shares: thread settings before torch, and the optional reference material."""
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from loopback_hub import WRITE_TOKEN, LoopbackHub
@@ -48,3 +50,24 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
     _HUB.start()
     monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
     return _HUB
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`guide-hub ARGUMENTS` in this process: code, out, err, and with --json the object."""
+    from guide_hub import cli
+
+    def call(*arguments):
+        arguments = [str(a) for a in arguments]
+        monkeypatch.setattr("sys.argv", ["guide-hub", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return SimpleNamespace(
+            code=code, out=out, err=err, json=json.loads(out) if "--json" in arguments else None
+        )
+
+    return call

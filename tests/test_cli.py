@@ -7,7 +7,6 @@ import os
 import signal
 import stat
 import time
-from types import SimpleNamespace
 
 import pytest
 import tiny_erasure as tiny
@@ -44,26 +43,6 @@ def _world(home, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDE_HUB_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(crops, "load_crops", tiny.whole_photos)
     monkeypatch.setattr(pipeline, "find_threshold", lambda *_: tiny.EVERYBODY)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`guide-hub ARGUMENTS` in this process: code, out, err, and with --json the object."""
-
-    def call(*arguments):
-        arguments = [str(a) for a in arguments]
-        monkeypatch.setattr("sys.argv", ["guide-hub", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return SimpleNamespace(
-            code=code, out=out, err=err, json=json.loads(out) if "--json" in arguments else None
-        )
-
-    return call
 
 
 @pytest.fixture

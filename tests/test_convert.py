@@ -15,7 +15,7 @@ from eg3d_golden import IMAGE, close, part, tiny2x_official, vectors
 from official_files import FULL, RENDERING, SMALL, Official, dumps, official_file, small_model, toy_state
 from safetensors.torch import load_file
 
-from guide_hub import cli, hub
+from guide_hub import hub
 from guide_hub.convert import MEASURED, W_AVG, convert, measure_w_avg
 from guide_hub.digest import file_sha256
 from guide_hub.eg3d import EG3D, EG3DConfig
@@ -381,18 +381,19 @@ def test_options_that_exclude_one_another(pickled, model, tmp_path):
             convert(pickled, tmp_path / "model", license_file=text)
 
 
-def run(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["guide-hub", "convert", *map(str, words)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    return (code, *capsys.readouterr())
+@pytest.fixture
+def run(call):
+    """`guide-hub convert ARGUMENTS` in this process: code, out, err."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        done = call("convert", *words)
+        return done.code, done.out, done.err
+
+    return run
 
 
-def test_command_line(pickled, licence, tmp_path, monkeypatch, capsys):
-    code, out, err = run(monkeypatch, capsys, pickled, tmp_path / "a", "--license-file", licence, "--json")
+def test_command_line(run, pickled, licence, tmp_path):
+    code, out, err = run(pickled, tmp_path / "a", "--license-file", licence, "--json")
     assert (code, err) == (0, "")
     done = json.loads(out)
     assert done.pop("sha256") == file_sha256(tmp_path / "a" / "model.safetensors")
@@ -401,18 +402,18 @@ def test_command_line(pickled, licence, tmp_path, monkeypatch, capsys):
         "status": "converted", "network": "G_ema", "preset": None, "w_avg": "checkpoint", "licensed": True,
         "output": str(tmp_path / "a"),
     }  # fmt: skip
-    code, out, err = run(monkeypatch, capsys, pickled, tmp_path / "b", "--w-avg", "measured")
+    code, out, err = run(pickled, tmp_path / "b", "--w-avg", "measured")
     assert (code, len(out.splitlines())) == (0, 1)
     assert f"{parameters:,} parameters" in out
     assert "no licence text" in err
-    code, out, err = run(monkeypatch, capsys, pickled, tmp_path / "a", "--json")
+    code, out, err = run(pickled, tmp_path / "a", "--json")
     assert code == 2
     assert json.loads(out)["errors"][0]["message"] == "the output folder is not empty"
 
 
-def test_command_line_refuses_a_hostile_file(tmp_path, monkeypatch, capsys):
+def test_command_line_refuses_a_hostile_file(run, tmp_path):
     (tmp_path / "evil.pkl").write_bytes(b"\x80\x04cposix\nsystem\nX\x04\x00\x00\x00true\x85R.")
-    code, out, err = run(monkeypatch, capsys, tmp_path / "evil.pkl", tmp_path / "model")
+    code, out, err = run(tmp_path / "evil.pkl", tmp_path / "model")
     assert (code, out) == (2, "")
     assert err.startswith("evil.pkl: asks for posix.system, which no EG3D file needs\n")
     assert not (tmp_path / "model").exists()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 import tiny_erasure as tiny
 import torch
 
-from guide_hub import cli
 from guide_hub.doctor import FETCHED, MISSING, PRESENT, examine
 from guide_hub.errors import InputError, RefusedError
 from guide_hub.faces import registry
@@ -30,18 +29,9 @@ def _bare(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["guide-hub", "doctor", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err)
-
-    return call
+def call(call):
+    """`guide-hub doctor ARGUMENTS` in this process."""
+    return partial(call, "doctor")
 
 
 @pytest.fixture

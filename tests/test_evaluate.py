@@ -12,7 +12,7 @@ import tiny_erasure as tiny
 import torch
 from safetensors.torch import save_file
 
-from guide_hub import cli, evaluate, pipeline, record
+from guide_hub import evaluate, pipeline, record
 from guide_hub.errors import InputError
 from guide_hub.evaluate import default_features, read_features
 from guide_hub.faces import crops
@@ -61,20 +61,10 @@ def found(job, model):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
+def call(call, monkeypatch, tmp_path):
     """`guide-hub evaluate ARGUMENTS` in this process."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["guide-hub", "evaluate", *map(str, arguments), "--device", "cpu"])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return call
+    return lambda *arguments: call("evaluate", *arguments, "--device", "cpu")
 
 
 # ----------------------------------------------------------------------------
@@ -220,7 +210,10 @@ def test_another_base_is_only_told(job, model, tmp_path):
     evaluate.EG3D(tiny.config()).save_pretrained(other)
     said = []
     progress = SimpleNamespace(warn=said.append, stage=lambda text: None)
-    evaluate._find_base(evaluate.hub.resolve(str(job.erased)), str(other), progress)
+    erased = evaluate.hub.resolve(str(job.erased))
+    sha256 = record.file_sha256(erased.weights_file)
+    found, digest = evaluate._find_base(erased, sha256, str(other), progress)
+    assert (found.folder, digest) == (other, record.file_sha256(other / "model.safetensors"))
     assert said == ["the base is not the one that the model's record names"]
 
 

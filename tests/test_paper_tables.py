@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from guide_hub.digest import file_sha256
 from guide_hub.recipe import list_recipes
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "paper_tables"
@@ -28,9 +27,8 @@ def tables(monkeypatch, tmp_path):
 
 def cell_json(tables, cell, figure: float) -> dict:
     ids = {"id": {"value": figure}, "id_others": {"value": figure + 1}, "id_avg": {"value": figure + 2}}
-    erasure = tables.erasure_digest(cell.recipe)
     return {
-        "inputs": {"model_sha256": file_sha256(tables.MODEL), "erasure_digest": erasure},
+        "inputs": tables.inputs(cell),
         "distance": {"mean": 0.7, "max": 0.9}, "render": ids,
         "verified": {"id": 0.0, "id_others": 0.5},
         "drift": {"fid": 10 * figure}, "drift_same_noise": {"fid": 9 * figure, "kid": 0.001},

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+from guide_hub.digest import file_sha256
 from guide_hub.recipe import Gate, Inversion, load_recipe
 
+MODEL = Path(__file__).resolve().parents[2] / "guide_hub" / "builtin" / "synthetic_heads"
+EXTRACTOR, SAMPLES, SAMPLE_SEED = "inception", 500, 0
 SCENARIOS = ("random", "ind", "ood")
 GUIDE, BASELINE = "heads", "heads-baseline"
 IDENTITIES = 5  # of each scenario in the main table
@@ -36,6 +43,20 @@ class Cell:
 def erasure_digest(recipe: str) -> str:
     """Of what a recipe says about erasing: how latents are found and judged is the same in all cells."""
     return replace(load_recipe(recipe), inversion=Inversion(), gate=Gate()).digest()
+
+
+@cache
+def _of_all_cells() -> dict[str, Any]:
+    domain = json.loads((MODEL / "config.json").read_text())["domain"]
+    return {
+        "model_sha256": file_sha256(MODEL / "model.safetensors"), "judge": domain["identity_judge"],
+        "extractor": EXTRACTOR, "samples": SAMPLES, "sample_seed": SAMPLE_SEED,
+    }  # fmt: skip
+
+
+def inputs(cell: Cell | None) -> dict[str, Any]:
+    """What a stored result must have been made with to count; None: the floors."""
+    return _of_all_cells() | ({"erasure_digest": erasure_digest(cell.recipe)} if cell else {})
 
 
 def cells() -> list[Cell]:

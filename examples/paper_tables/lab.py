@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import heads
-from grid import Cell, erasure_digest
+from grid import EXTRACTOR, SAMPLE_SEED, SAMPLES, Cell, erasure_digest, inputs
 from guide_hub.digest import file_sha256
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.calibration import shipped
@@ -24,7 +24,6 @@ from guide_hub.evaluation.views import embed_views, render_views, yaw_cameras
 from guide_hub.faces.crops import to_tensor
 from guide_hub.faces.registry import BUNDLE, load_features
 from guide_hub.guide import Eraser
-from guide_hub.guide.eraser import step_seed
 from guide_hub.inversion import Inverter
 from guide_hub.latents import norm_of
 from guide_hub.networks import choose, load
@@ -32,9 +31,8 @@ from guide_hub.orbit import orbit_label
 from guide_hub.recipe import load_recipe
 from people import HELD_OUT_SEED, Person, Studio
 
-SAMPLES, SAMPLE_SEED, BATCH = 500, 0, 16
+BATCH = 16
 NOISE_BEFORE, NOISE_AFTER = 0, 1  # ray jitter of the source's samples and of all others
-EXTRACTOR = "inception"
 BASE_RECIPE = "heads"  # inversion, cameras and false accept rate are the same in all cells
 
 
@@ -80,10 +78,8 @@ class Lab:
             eraser = Eraser(
                 student, self.source, recipe, self.networks.perceptual, self.networks.identity_loss
             )
-            erasure = eraser.target(person.ws[:1], seed=step_seed(cell.identity, 0, -2))
             start = time.perf_counter()
-            for step in range(recipe.optim.iterations):
-                eraser.step(erasure, eraser.draw(erasure, step_seed(cell.identity, 0, step)))
+            eraser.erase(person.ws[:1], seed=cell.identity)
             seconds = time.perf_counter() - start
             _save(file, {"synthesis": student.backbone.synthesis.state_dict(), "seconds": seconds})
         saved = torch.load(file, weights_only=True)
@@ -110,7 +106,7 @@ class Lab:
         source, again = self.source_features(), self.source_again()
         return {
             "cell": {"scenario": cell.scenario, "recipe": cell.recipe, "identity": cell.identity},
-            "inputs": self.inputs(cell),
+            "inputs": inputs(cell),
             "iterations": recipe.optim.iterations,
             "inversion_steps": self.recipe.inversion.steps,
             "candidates_passed_over": person.passed_over,
@@ -136,7 +132,7 @@ class Lab:
             "source-others", lambda: self.features(self.source, NOISE_AFTER, SAMPLE_SEED + 1)
         )
         return {
-            "inputs": self.inputs(None),
+            "inputs": inputs(None),
             "samples": SAMPLES,
             "seed": SAMPLE_SEED,
             "noise_floor": asdict(measure_drift(source, again, EXTRACTOR, SAMPLE_SEED)),
@@ -144,14 +140,6 @@ class Lab:
             "fid_real": frechet_distance(self.real_features(), source),
             "threshold": self.threshold,
         }
-
-    def inputs(self, cell: Cell | None) -> dict[str, Any]:
-        """What a stored result must have been made with to count."""
-        recipe = {"erasure_digest": erasure_digest(cell.recipe)} if cell else {}
-        return {
-            "model_sha256": self.sha256, **recipe, "judge": self.names.identity_judge,
-            "extractor": EXTRACTOR, "samples": SAMPLES, "sample_seed": SAMPLE_SEED,
-        }  # fmt: skip
 
     def features(self, model: EG3D, noise_seed: int, seed: int = SAMPLE_SEED) -> Tensor:
         return sample_features(

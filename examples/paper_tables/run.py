@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "synthetic_heads"), str(HERE.parents[1] / "tests")]
 
-from grid import Cell, cells
+from grid import Cell, cells, inputs
 
 RESULTS = HERE / "results"
 FLOORS = "floors"
@@ -32,6 +32,12 @@ FLOORS = "floors"
 def stored(name: str) -> dict[str, Any] | None:
     file = RESULTS / f"{name}.json"
     return json.loads(file.read_text()) if file.is_file() else None
+
+
+def current(name: str, cell: Cell | None) -> bool:
+    """Whether the result is there and still counts."""
+    found = stored(name)
+    return found is not None and found["inputs"] == inputs(cell)
 
 
 def store(name: str, figures: dict[str, Any]) -> None:
@@ -69,7 +75,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.list:
         for cell in chosen(args):
-            print("there  " if stored(cell.name) else "missing", cell.name)
+            print("there  " if current(cell.name, cell) else "missing", cell.name)
         return
     if args.head is None:
         parser.error("--head is needed to render the people")
@@ -80,14 +86,9 @@ def main() -> None:
     from tables import write_tables
 
     lab = Lab(args.head, args.cache, args.inception or f"inception:{inception_weights()}")
-
-    def current(name: str, inputs: dict[str, Any]) -> bool:
-        found = stored(name)
-        return found is not None and found["inputs"] == inputs
-
-    if not current(FLOORS, lab.inputs(None)):
+    if not current(FLOORS, None):
         store(FLOORS, lab.floors())
-    missing = [cell for cell in chosen(args) if not current(cell.name, lab.inputs(cell))]
+    missing = [cell for cell in chosen(args) if not current(cell.name, cell)]
     for n, cell in enumerate(missing[: args.limit], start=1):
         store(cell.name, lab.measure(cell))
         print(f"{n}/{len(missing)} {cell.name}", flush=True)

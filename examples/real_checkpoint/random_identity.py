@@ -25,7 +25,6 @@ from guide_hub.evaluation.paper import VIEWS
 from guide_hub.evaluation.views import embed_views, yaw_cameras
 from guide_hub.faces.registry import load_features
 from guide_hub.guide import Eraser
-from guide_hub.guide.eraser import step_seed
 from guide_hub.latents import LatentSpace
 from guide_hub.networks import choose, default_recipe, load
 from guide_hub.recipe import load_recipe
@@ -52,9 +51,7 @@ def main() -> None:
 
     w_u = LatentSpace(source).random(1, torch.Generator().manual_seed(args.seed))
     eraser = Eraser(student, source, recipe, networks.perceptual, networks.identity_loss)
-    erasure = eraser.target(w_u, seed=step_seed(args.seed, 0, -2))
-    for step in range(recipe.optim.iterations):
-        eraser.step(erasure, eraser.draw(erasure, step_seed(args.seed, 0, step)))
+    eraser.erase(w_u, args.seed)
     student.requires_grad_(False)
 
     cameras = yaw_cameras(source, recipe.camera, VIEWS)

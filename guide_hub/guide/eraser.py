@@ -194,6 +194,13 @@ class Eraser:
         self.optimizer.step()
         return losses
 
+    def erase(self, w_u: Tensor, seed: int) -> Erasure:
+        """All steps at once, with the draws of a sequence's first identity under this seed."""
+        erasure = self.target(w_u, seed=step_seed(seed, 0, -2))
+        for step in range(self.recipe.optim.iterations):
+            self.step(erasure, self.draw(erasure, step_seed(seed, 0, step)))
+        return erasure
+
     def state(self) -> dict[str, Any]:
         """What resuming needs, beside the number of steps done: the trained weights and Adam's moments."""
         return {
