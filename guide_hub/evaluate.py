@@ -22,14 +22,13 @@ from guide_hub.evaluation.identity import measure_retained
 from guide_hub.evaluation.interval import Figure, mean_figure, share_figure
 from guide_hub.evaluation.paper import VIEWS, PaperFigures, average, measure_paper
 from guide_hub.evaluation.views import yaw_cameras
-from guide_hub.faces.crops import load_crops
 from guide_hub.faces.features import FeatureExtractor
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.faces.registry import load_features, load_identity, load_perceptual, names
-from guide_hub.inversion import Inverter
 from guide_hub.latents import LatentSpace
 from guide_hub.networks import KINDS, Networks, choose, default_recipe, load, named_by_model
+from guide_hub.people import Finder, check_grouping, read_subjects
 from guide_hub.pipeline import RETAINED_SEED, RETAINED_VIEWS, find_threshold
 from guide_hub.progress import Silent
 from guide_hub.recipe import Recipe, load_recipe
@@ -308,23 +307,23 @@ def _measure_people(
     for warning in wanted.warnings:
         progress.warn(str(warning))
     progress.stage("reading the photos")
-    crops = load_crops(wanted, source.config.img_resolution, device)
-    inverter = Inverter(
-        source, recipe.inversion, networks.perceptual, networks.identity_loss, networks.inversion
-    )
+    subjects = read_subjects(wanted.identities, source.config.img_resolution, device)
+    check_grouping(subjects, networks.identity_judge, threshold)
+    find = Finder(source, recipe, networks, threshold)
     cameras = yaw_cameras(source, recipe.camera, VIEWS)
     people = []
-    for identity, photos in zip(wanted.identities, crops, strict=True):
-        progress.stage(f"inverting and measuring {identity.id}")
-        ws = inverter(photos).ws
-        figures = measure_paper(source, erased, networks.identity_judge, ws, photos, cameras)
-        before = figures.photo_before.id.value
-        if before < threshold:
+    for subject in subjects:
+        name, photos = subject.identity.id, subject.photos
+        progress.stage(f"inverting and measuring {name}")
+        person = find(subject)
+        tested = torch.cat([photos[:1], photos[person.fitted :]])
+        figures = measure_paper(source, erased, networks.identity_judge, person.points, tested, cameras)
+        if not person.shown:
             progress.warn(
-                f"{identity.id}: the base does not show this person "
-                f"(cosine {before:.2f}, threshold {threshold:.2f}), so the figures say little"
+                f"{name}: the base does not show this person (cosine {person.cosine:.2f}, "
+                f"threshold {threshold:.2f}), so the figures say little"
             )
-        people.append(Identity(identity.id, len(photos), figures))
+        people.append(Identity(name, len(photos), figures))
     return tuple(people)
 
 

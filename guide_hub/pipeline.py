@@ -14,14 +14,18 @@ from guide_hub.errors import ConflictError, GuideHubError, Problem, RefusedError
 from guide_hub.interrupt import Stopped, stopping
 from guide_hub.plan import Options, Plan, describe, make_plan
 from guide_hub.recipe import Recipe
-from guide_hub.report import ErasureReport, IdentityFigures, Report, RetainedReport
+from guide_hub.report import ErasureReport, IdentityFigures, InversionReport, Report, RetainedReport
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from guide_hub.eg3d import EG3D
     from guide_hub.evaluation.identity import PersonMeasure, RetainedMeasure
     from guide_hub.faces.identity import IdentityEncoder
     from guide_hub.hub import Source
+    from guide_hub.inversion import Person
+    from guide_hub.people import Finder, Subject
     from guide_hub.sequence import Progress
 
 __all__ = ["Options", "Plan", "describe", "erase", "make_plan"]
@@ -62,12 +66,13 @@ def _run(plan: Plan, progress: Progress) -> Report:
     from guide_hub.eg3d import EG3D
     from guide_hub.evaluation.identity import measure_person, measure_retained
     from guide_hub.evaluation.views import yaw_cameras
-    from guide_hub.faces.crops import load_crops
-    from guide_hub.inversion import Inverter
+    from guide_hub.inversion import fitted_of
     from guide_hub.latents import LatentSpace
     from guide_hub.networks import choose, load, weights_sha256
-    from guide_hub.publish import write_folder, write_private_report
+    from guide_hub.people import Finder, check_grouping, read_subjects
+    from guide_hub.publish import write_folder
     from guide_hub.sequence import Sequence, pick_device
+    from guide_hub.sheets import write_private_report
 
     recipe, request = plan.recipe, plan.request
     device = pick_device(plan.options.device)
@@ -79,34 +84,34 @@ def _run(plan: Plan, progress: Progress) -> Report:
     cameras = yaw_cameras(teacher, recipe.camera, recipe.gate.views)
     with stopping() as stopper:
         progress.stage("reading the photos")
-        crops = load_crops(request, teacher.config.img_resolution, device)
+        subjects = read_subjects(request.identities, teacher.config.img_resolution, device)
         threshold = find_threshold(
             plan.source, plan.weights_sha256, teacher, judge, names.identity_judge, recipe, progress
         )
+        check_grouping(subjects, judge, threshold)
+        photos = [subject.photos for subject in subjects]
 
         run_name = fingerprint(
             base=plan.weights_sha256, recipe=recipe.digest(), seed=plan.options.seed, device=device.type,
             version=__version__, torch=torch.__version__, threads=torch.get_num_threads(),
             people=[[i.id, [[p.sha256, p.face] for p in i.images]] for i in request.identities],
-            networks=names.__dict__, weights=weights_sha256(names),
+            networks=names.__dict__, weights=weights_sha256(names), threshold=threshold,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, run_name)
         saved = checkpoint.load() if plan.options.resume else None
         if saved is None:
             progress.stage("finding each person's latent")
-            inverter = Inverter(
-                teacher, recipe.inversion, networks.perceptual, networks.identity_loss, networks.inversion
-            )
-            latents = [inverter(person).ws for person in crops]
+            points, inversions = _find(subjects, Finder(teacher, recipe, networks, threshold), plan)
         else:
-            latents = [ws.to(device) for ws in saved["latents"]]
+            points = [ws.to(device) for ws in saved["points"]]
+            inversions = [InversionReport(**figures) for figures in saved["inversions"]]
+        state = {"points": points, "inversions": [dataclasses.asdict(i) for i in inversions]}
 
         def measure(k: int, student: EG3D) -> PersonMeasure:
-            return measure_person(teacher, student, judge, crops[k], latents[k], cameras, threshold)
+            fitted = fitted_of(len(photos[k]))
+            return measure_person(teacher, student, judge, photos[k], points[k], cameras, threshold, fitted)
 
         ids = [i.id for i in request.identities]
-        starts = [measure(k, teacher) for k in range(len(ids))]
-        _refuse_strangers(ids, starts, threshold, plan)
         student = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval()
         sequence = Sequence(
             student,
@@ -117,11 +122,11 @@ def _run(plan: Plan, progress: Progress) -> Report:
             checkpoint,
             stopper,
             progress,
-            {"latents": latents},
+            state,
         )
         if saved is None:
-            checkpoint.save({"latents": latents})
-        sequence.run(ids, [ws[:1] for ws in latents], measure, saved)
+            checkpoint.save(state)
+        sequence.run(ids, [ws[:1] for ws in points], measure, saved)
         student.requires_grad_(False)
 
         progress.stage("measuring everybody on the final weights")
@@ -132,11 +137,12 @@ def _run(plan: Plan, progress: Progress) -> Report:
         three = yaw_cameras(teacher, recipe.camera, RETAINED_VIEWS)
         retained = measure_retained(teacher, student, judge, networks.perceptual, people, three, threshold)
         report = make_report(plan, sequence.measured, final, retained, threshold)
+        report.inversions = inversions
 
         if plan.options.report is not None:
             progress.stage("writing the private report")
             write_private_report(
-                plan, crops, latents, [e.w_t for e in sequence.erased], teacher, student, people
+                plan, photos, points, [e.w_t for e in sequence.erased], teacher, student, people
             )
         progress.stage("writing the model")
         with stopper.step():  # a signal waits: the folder is there and the progress gone, or neither
@@ -178,21 +184,26 @@ def find_threshold(
     return found.threshold
 
 
-def _refuse_strangers(ids: list[str], starts: list[PersonMeasure], threshold: float, plan: Plan) -> None:
-    """Erasing the wrong point is worse than refusing: the photo must be recognised in its own render."""
-    missed = [
-        Problem(
-            f"{identity}: the model does not show this person "
-            f"(cosine {start.before.cosine:.2f}, threshold {threshold:.2f})",
-            "give a sharper or more frontal first photo, or answer the request with this figure",
-        )
-        for identity, start in zip(ids, starts, strict=True)
-        if start.before.cosine < threshold
-    ]
-    if missed:
-        refused = RefusedError(*missed)
-        refused.report = Report(status="no_match", request_id=plan.request.request_id, base=plan.base)
-        raise refused
+def _find(subjects: list[Subject], find: Finder, plan: Plan) -> tuple[list[Tensor], list[InversionReport]]:
+    """Each subject's `Person.points` and figures. InputError or RefusedError where the gate does not hold."""
+    from guide_hub.people import refuse_unshown
+
+    people = [find(subject) for subject in subjects]
+    figures = [inversion_report(s.identity.id, p) for s, p in zip(subjects, people, strict=True)]
+    try:
+        refuse_unshown(subjects, people)
+    except GuideHubError as error:
+        status = "no_match" if isinstance(error, RefusedError) else "error"
+        error.report = Report(status, plan.request.request_id, plan.base, figures)
+        raise
+    return [person.points for person in people], figures
+
+
+def inversion_report(identity_id: str, person: Person) -> InversionReport:
+    """A person's figures, averaged."""
+    n, quality = person.fitted, person.quality
+    distance = sum(quality.perceptual[:n]) / n
+    return InversionReport(identity_id, len(quality.cosine), n, person.cosine, quality.threshold, distance)
 
 
 def make_report(

@@ -1,4 +1,4 @@
-"""The output folder, written beside its place and renamed when complete; private sheets on demand."""
+"""The output folder, written beside its place and renamed when complete."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from guide_hub import record as records
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.views import render_views, yaw_cameras
+from guide_hub.sheets import sheet
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from guide_hub.report import Report
 
 SHOWN = 6  # retained people in the card's picture
-LABEL = 16  # pixels of a caption
 
 
 def write_folder(
@@ -146,67 +144,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def sheet(rows: dict[str, Tensor], scale: int = 1) -> Image.Image:
-    """Rows of pictures [N, 3, H, W] in [-1, 1], each under its caption."""
-    height, width = next(iter(rows.values())).shape[2:]
-    columns = max(len(images) for images in rows.values())
-    picture = Image.new("RGB", (columns * width * scale, len(rows) * (height * scale + LABEL)), "white")
-    draw = ImageDraw.Draw(picture)
-    for r, (caption, images) in enumerate(rows.items()):
-        top = r * (height * scale + LABEL)
-        draw.text((3, top + 2), caption, fill="black")
-        for i, image in enumerate(images):
-            tile = to_picture(image)
-            if scale != 1:
-                tile = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
-            picture.paste(tile, (i * width * scale, top + LABEL))
-    return picture
-
-
-def to_picture(image: Tensor) -> Image.Image:
-    """[3, H, W] in [-1, 1] -> RGB picture."""
-    pixels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def write_private_report(
-    plan: Plan,
-    crops: list[Tensor],
-    latents: list[Tensor],
-    targets: list[Tensor],
-    teacher: EG3D,
-    student: EG3D,
-    retained: Tensor,
-) -> None:
-    """Sheets with the erased people's faces, for the maintainer alone: `--report DIR`, never pushed."""
-    assert plan.options.report is not None
-    folder = plan.options.report
-    if not folder.exists():  # one that exists keeps the mode that its owner gave it
-        folder.mkdir(parents=True, mode=0o700)
-        folder.chmod(0o700)
-    cameras = yaw_cameras(teacher, plan.recipe.camera, 5)
-    for identity, photos, ws, target in zip(plan.request.identities, crops, latents, targets, strict=True):
-        rows = {
-            "photos": photos,
-            "before": render_views(teacher, ws[:1], cameras)[0],
-            "after": render_views(student, ws[:1], cameras)[0],
-            "target": render_views(teacher, target, cameras)[0],
-        }
-        if len(ws) > 1:
-            rows["held-out photos' latents, before"] = render_views(teacher, ws[1:], cameras[2:3])[:, 0]
-            rows["held-out photos' latents, after"] = render_views(student, ws[1:], cameras[2:3])[:, 0]
-        _save_private(sheet(rows, 2), folder / f"{identity.id}.png")
-    front = cameras[2:3]
-    rows = {
-        "others before": render_views(teacher, retained[:10], front)[:, 0],
-        "others after": render_views(student, retained[:10], front)[:, 0],
-    }
-    _save_private(sheet(rows, 2), folder / "retained.png")
-
-
-def _save_private(picture: Image.Image, path: Path) -> None:
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    picture.save(path)

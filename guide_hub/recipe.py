@@ -134,12 +134,18 @@ class Networks:
 class Inversion:
     """Photo to latent: by `encoder` alone, by `optimize` from the mean face, or `auto`, both in turn.
 
-    `lr` is of the `steps` Adam steps that optimise: the length of the first in medians of ||w - w_avg||.
+    Adam: `camera_steps` of the camera alone, `steps` in W, `wplus_steps` in W+, and where the gate does not
+    hold then, `more_steps` in W+. `lr` is the length of a first step in medians of ||w - w_avg||, `noise` a
+    standard deviation in that of W.
     """
 
     backend: Literal["auto", "encoder", "optimize"] = "auto"
+    camera_steps: int = _option(50, low=0, high=100_000)
     steps: int = _option(400, low=1, high=100_000)
+    wplus_steps: int = _option(200, low=0, high=100_000)
+    more_steps: int = _option(200, low=0, high=100_000)
     lr: float = _option(1e-2, above=0, high=10)
+    noise: float = _option(0.05, low=0, high=1)
 
 
 @dataclass(frozen=True)

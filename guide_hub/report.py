@@ -7,7 +7,7 @@ from typing import Any
 
 from guide_hub.errors import Problem
 
-STATUSES = ("erased", "already_erased", "planned", "no_match", "failed", "error")
+STATUSES = ("erased", "already_erased", "planned", "inverted", "no_match", "failed", "error")
 
 
 @dataclass
@@ -17,6 +17,18 @@ class IdentityFigures:
     before: float
     after: float
     threshold: float
+
+
+@dataclass
+class InversionReport:
+    """What the model makes of one identity: means over its `fitted` photos at the latent that they found."""
+
+    identity_id: str
+    photos: int
+    fitted: int
+    cosine: float
+    threshold: float
+    perceptual: float
 
 
 @dataclass
@@ -48,6 +60,7 @@ class Report:
     status: str
     request_id: str | None = None
     base: dict[str, str | None] | None = None
+    inversions: list[InversionReport] = field(default_factory=list)
     erasures: list[ErasureReport] = field(default_factory=list)
     retained: RetainedReport | None = None
     output: str | None = None

@@ -13,10 +13,12 @@ import io
 import re
 import stat
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from guide_hub import _yaml
 from guide_hub.errors import InputError, Problem
@@ -32,7 +34,13 @@ GROUND = r"[A-Za-z0-9][A-Za-z0-9:._-]{0,63}"
 MAX_IMAGES = 1000
 MAX_IMAGE_BYTES = 50 << 20
 MAX_IMAGE_PIXELS = 80_000_000
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")  # of what Pillow knows, the ones that hold photos
+MAX_SCANS = 100  # of a progressive JPEG, each of which costs a pass over all pixels; ten are usual
+
+# Of what Pillow reads, the raster formats that it decodes by itself: EPS would start Ghostscript, and WMF,
+# FITS and the like hold no photos. MPO, the phones' JPEG with several pictures, comes with JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "JPEG2000", "PPM", "TGA", "ICO", "PCX",
+           "PSD", "SGI", "QOI", "SUN")  # fmt: skip
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 _PERSONAL = re.compile(
     r"contact|(first|last|full|sur|family)?[-_ ]?names?|e[-_ ]?mails?|(tele)?phone|address|birth(day|_date)",
@@ -131,40 +139,60 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bit grey; Pillow's own conversion clips at 255
-        return image.convert("I").point(lambda v: v * (1 / 257)).convert("L").convert("RGB")
     if image.mode == "F":
         raise _BadPhotoError("has floating-point pixels", "save it as an 8 bit JPEG or PNG")
+    if image.mode.startswith("I"):  # 16 bit grey; Pillow's own conversion clips at 255
+        image = image.convert("I")
+        _, high = image.getextrema()
+        if not (isinstance(high, int) and high <= 0xFFFF):
+            raise _BadPhotoError("has 32 bit pixels", "save it as an 8 bit JPEG or PNG")
+        return image.point(lambda v: v * (1 / 257)).convert("L").convert("RGB")
+    if image.mode == "LAB":
+        raise _BadPhotoError("has Lab colours", "save it as an 8 bit JPEG or PNG")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
     return image.convert("RGB")
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """FORMATS, as far as this Pillow has them."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _decode(data: bytes) -> Image.Image:
-    """The picture in `data`, fully decoded. Size is judged from the header, before any pixel is."""
+    """The first picture in `data`, fully decoded. Size is judged from the header, before any pixel is."""
     if not data:
         raise _BadPhotoError("is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 if image.width * image.height > MAX_IMAGE_PIXELS:
                     raise Image.DecompressionBombError
+                if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
+                    raise _BadPhotoError(f"has more than {MAX_SCANS} scans", "save it as a usual JPEG")
                 image.verify()
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 return _to_rgb(ImageOps.exif_transpose(image))
     except _BadPhotoError:
         raise
     except Image.DecompressionBombError:  # Pillow raises it too, above its own limit
         megapixels = MAX_IMAGE_PIXELS // 1_000_000
         raise _BadPhotoError(f"has more than {megapixels} million pixels", "save it smaller") from None
-    except (
-        Exception
-    ):  # damaged files make Pillow raise nearly anything (OSError, SyntaxError, struct.error, ...)
+    except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+            raise _BadPhotoError("is a HEIF picture (HEIC)", "save it as JPEG") from None
         raise _BadPhotoError(
-            "is not a picture that can be read, or is damaged", "use JPEG, PNG, WebP, TIFF or BMP"
+            "is not a picture, or not of a format that is read here", "save it as JPEG or PNG"
+        ) from None
+    except Exception:  # damaged files make Pillow raise nearly anything: OSError, SyntaxError, struct.error
+        raise _BadPhotoError(
+            "is a damaged or incomplete picture", "save it anew from the original, as JPEG or PNG"
         ) from None
 
 
@@ -353,6 +381,22 @@ class _Reader:
             self.path, request_id, regime, received, due, identities, ground, target_repo, target_revision,
             publish, self.warnings,
         )  # fmt: skip
+
+
+def load_photos(paths: Sequence[str | Path], identity_id: str = "person") -> Identity:
+    """Photos of one person outside any request. InputError names those that cannot be read, by position."""
+    photos, problems = [], []
+    for k, path in enumerate(map(Path, paths), 1):
+        key = f"photo {k}"
+        try:
+            data = _read_bytes(path)
+            photos.append(Photo(key, path, hashlib.sha256(data).hexdigest(), _decode(data).size))
+        except _BadPhotoError as error:
+            message, *remedy = error.args
+            problems.append(Problem(f"{key} {message}", *remedy))
+    if problems:
+        raise InputError(*problems)
+    return Identity(identity_id, tuple(photos))
 
 
 def load_request(path: str | Path, repo: str | None = None, today: datetime.date | None = None) -> Request:

@@ -15,9 +15,9 @@ from guide_hub.evaluation.calibration import shipped, threshold_at
 from guide_hub.evaluation.views import embed_views, render_views, yaw_cameras
 from guide_hub.faces.detection import Detector
 from guide_hub.faces.registry import load_identity
-from guide_hub.publish import to_picture
 from guide_hub.recipe import load_recipe
 from guide_hub.record import file_sha256
+from guide_hub.sheets import to_picture
 
 NAME = "builtin:synthetic-heads"
 

@@ -41,7 +41,7 @@ def _world(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GUIDE_HUB_WEIGHTS", str(home / "weights"))
     monkeypatch.setenv("GUIDE_HUB_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(crops, "load_crops", tiny.whole_photos)
+    monkeypatch.setattr(crops, "read_faces", tiny.whole_photos)
     monkeypatch.setattr(pipeline, "find_threshold", lambda *_: tiny.EVERYBODY)
 
 
@@ -66,7 +66,7 @@ def finished(home, model):
     """An output folder of `model`; read only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GUIDE_HUB_WEIGHTS", str(home / "weights"))
-        patch.setattr(crops, "load_crops", tiny.whole_photos)
+        patch.setattr(crops, "read_faces", tiny.whole_photos)
         request = tiny.make_request(home / "request", people={"subject-a": ("IMG_2207.png",)})
         options = {"recipe": tiny.make_recipe(home), "output": home / "erased", "state": home / "state"}
         pipeline.erase(str(model), request, device="cpu", **options)  # threshold: the model's own
@@ -91,7 +91,7 @@ def test_erase_json_is_the_report(call, model, job, tmp_path):
     assert done.err.startswith("warning: ")
     assert "the answer was due" in done.err
     assert set(done.json) == {
-        "status", "request_id", "base", "erasures", "retained", "output", "pushed", "errors",
+        "status", "request_id", "base", "inversions", "erasures", "retained", "output", "pushed", "errors",
     }  # fmt: skip
     (erasure,) = done.json["erasures"]
     metrics = record.read_record(tmp_path / "erased")["predicate"]["erasures"][0]["metrics"]
@@ -188,7 +188,7 @@ def test_unexpected_error_is_exit_1(call, model, job, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("IMG_2207.png")
 
-    monkeypatch.setattr(crops, "load_crops", broken)
+    monkeypatch.setattr(crops, "read_faces", broken)
     done = call("erase", "--repo", model, *job)
     assert done.code == 1
     assert "ZeroDivisionError" in done.err
@@ -198,7 +198,7 @@ def test_unexpected_error_is_exit_1(call, model, job, monkeypatch):
 def test_sigterm_in_a_process_of_its_own(model, home, job, tmp_path, finished):
     """Exit code 143, private progress, and the next run ends with the bytes of one that was never stopped."""
     whole = (
-        "import tiny_erasure; from guide_hub.faces import crops; crops.load_crops = tiny_erasure.whole_photos"
+        "import tiny_erasure; from guide_hub.faces import crops; crops.read_faces = tiny_erasure.whole_photos"
     )
     killed = (
         "\nfrom guide_hub import progress; import os"
@@ -252,7 +252,7 @@ def test_push_after_somebody_else(call, hub, model, job, monkeypatch):
         hub.commit(REPO, {"notes.txt": b"meanwhile"})
         return tiny.whole_photos(*arguments)
 
-    monkeypatch.setattr(crops, "load_crops", slow)
+    monkeypatch.setattr(crops, "read_faces", slow)
     done = call("erase", "--repo", REPO, *job, "--json", "-q")
     assert (done.code, done.json["status"]) == (5, "error")
     assert call("push", "erased", "--to", REPO).code == 5

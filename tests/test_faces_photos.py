@@ -2,15 +2,17 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from real_nets import load_dlib, or_skip
 
 from guide_hub.eg3d.camera import lookat_cam2world
 from guide_hub.errors import InputError
+from guide_hub.faces import detection, quality
 from guide_hub.faces.alignment import (
     ARCFACE_TEMPLATE,
     STANDARD_POINTS,
@@ -19,7 +21,7 @@ from guide_hub.faces.alignment import (
     similarity,
     similarity_warp,
 )
-from guide_hub.faces.detection import Detector, smallest_face
+from guide_hub.faces.detection import Detector
 from guide_hub.faces.pose import (
     FOCAL,
     PRIOR_MEAN,
@@ -29,6 +31,7 @@ from guide_hub.faces.pose import (
     frontal_points,
     look_at_origin,
 )
+from guide_hub.request import Identity, Photo
 
 OPENCV = np.diag([1.0, -1.0, -1.0])
 
@@ -135,13 +138,52 @@ def test_a_bystander_does_not_count(photos, detector):
     assert detector.one_face(both).box[2] < one.width
 
 
-def test_small_and_uncertain_faces_are_refused(photos, detector):
+def test_small_and_uncertain_faces_are_refused(photos, detector, monkeypatch):
     picture = open_photo(photos, "others/01.jpg")
     small = picture.resize((80, 80))
     assert "pixels (at least 64)" in refusal(detector, small).message
-    assert detector.one_face(small, min_size=24).size < 64
-    assert "uncertain" in refusal(detector, picture, min_probability=1.1).message
-    assert (smallest_face(128), smallest_face(512)) == (48, 64)
+    assert detector.find(small).size < 64
+    monkeypatch.setattr(detection, "MIN_PROBABILITY", 1.1)
+    assert "uncertain" in refusal(detector, picture).message
+
+
+def test_faces_that_are_not_upright_or_whole_are_refused(photos, detector):
+    picture = open_photo(photos, "same_person/1.jpg")
+    assert "stands on its head" in refusal(detector, picture.rotate(180)).message
+    for turn in (90, 270):
+        assert "lies on its side" in refusal(detector, picture.rotate(turn)).message
+    cut = refusal(detector, open_photo(photos, "face_03.jpg").crop((0, 0, 512, 300)))
+    assert "edge cuts off" in cut.message
+
+
+def test_every_real_photo_is_good_enough(photos, detector):
+    """And none is once it is blurred by 6 of the crop's 512 pixels, moved over 25, or enlarged from 24."""
+    files = [*photos.glob("*.jpg"), *photos.glob("*/*.jpg")]
+    assert len(files) == 34
+    for i, file in enumerate(sorted(files)):
+        picture = Image.open(file).convert("RGB")
+        points = detector.one_face(picture).points
+        assert quality.faults(fit_camera(eg3d_crop(picture, points, 512).points, 512), 1) == []
+        assert quality.sharpness(picture, points) > 1.3 * quality.MIN_SHARPNESS
+        frame = 512 * np.ptp(points[:, 1]) / np.ptp(eg3d_crop(picture, points, 512).points[:, 1])
+        blurs = (gaussian, moved, enlarged)
+        bad = blurs[i % 3](picture, float(frame) / 512)
+        assert quality.sharpness(bad, points) < quality.MIN_SHARPNESS
+
+
+def gaussian(picture, pixel):
+    return picture.filter(ImageFilter.GaussianBlur(6 * pixel))
+
+
+def moved(picture, pixel):
+    width = round(25 * pixel)
+    sums = np.cumsum(np.asarray(picture, np.float64), axis=1)
+    return Image.fromarray(((sums[:, width:] - sums[:, :-width]) / width).astype(np.uint8))
+
+
+def enlarged(picture, pixel):
+    size = (round(picture.width / pixel / 11), round(picture.height / pixel / 11))
+    return picture.resize(size, Image.Resampling.LANCZOS).resize(picture.size, Image.Resampling.BICUBIC)
 
 
 # ----------------------------------------------------------------------------
@@ -259,7 +301,7 @@ def test_pose_of_labelled_photos(labelled):
         guesses = (fitted, crop.pose_pos.T @ OPENCV, OPENCV)
         errors.append([degrees_between(guess, label[:3, :3]) for guess in guesses])
     fit, closed_form, frontal = np.median(errors, axis=0)
-    assert fit < 4.0
+    assert fit <= 3.8
     assert fit < closed_form < frontal
     assert np.max(errors, axis=0)[0] < 9
 
@@ -276,5 +318,68 @@ def test_a_real_recogniser_tells_people_apart(photos, detector):
         return dlib.embed(picture, detector.one_face(picture).points)
 
     same = torch.stack([embed(f"same_person/{i}.jpg") for i in (1, 2, 3)])
-    others = torch.stack([embed(f"others/{i}.jpg") for i in ("01", "02", "04", "05")])
-    assert torch.pdist(same).max() < 0.6 < torch.cdist(same, others).min()
+    others = torch.stack([embed(f"others/{p.name}") for p in sorted((photos / "others").iterdir())[:6]])
+    assert torch.pdist(same).max() < 0.6 < torch.cdist(same, others[:4]).min()
+
+    same, others = (torch.nn.functional.normalize(e, dim=1) for e in (same, others))
+    threshold = 0.9344  # a thousandth of the pairs of strangers among these photos
+
+    def found(*people):
+        request = [made_identity(i, len(person)) for i, person in enumerate(people)]
+        return [p.message for p in quality.check_people(request, people, threshold)]
+
+    assert found(same) == []
+    assert found(same, *others.split(1)) == []
+    for k in range(6):  # somebody else's photo in the middle
+        (message,) = found(torch.cat([same[:2], others[k : k + 1], same[2:]]))
+        assert message.startswith("identities[0].images[2] shows another person than 3 others")
+    (message,) = found(same[:2], others[:1], same[2:])
+    assert message.startswith("identities[2].images[0] shows the person of identities[0]")
+
+
+# ----------------------------------------------------------------------------
+# People
+
+
+def made_identity(i, photos):
+    images = [
+        Photo(f"identities[{i}].images[{k}]", Path(), "", (9, 9), None, "r.yaml", i + 1, k + 1)
+        for k in range(photos)
+    ]
+    return Identity(f"p{i}", tuple(images), f"identities[{i}]")
+
+
+def at_degrees(*angles):
+    turns = torch.deg2rad(torch.tensor(angles, dtype=torch.float64))
+    return torch.stack([turns.cos(), turns.sin()], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("people", "expected"),
+    [
+        ([[0, 10, 20]], []),
+        ([[0]], []),
+        ([[0], [90]], []),
+        ([[0, 30, 60]], []),  # linked by the photo between them
+        ([[0, 54]], []),  # 0.59: within the doubt below 0.6
+        ([[0, 90]],
+         ["r.yaml:1:2: identities[0].images[1] shows another person than identities[0].images[0] "]),
+        ([[90, 0, 5]], ["r.yaml:1:1: identities[0].images[0] shows another person than 2 others"]),
+        ([[0, 5, 90, 95]], ["r.yaml:1:3: identities[0].images[2] shows another person than 2 others",
+                            "r.yaml:1:4: identities[0].images[3] shows another person than 2 others"]),
+        ([[0, 5, 90], [88, 92]],
+         ["r.yaml:1:3: identities[0].images[2] shows another person than 2 others of this identity, "
+          "somebody like identities[1] (cosine 0.09, at least 0.50)"]),
+        ([[0, 5], [100], [10]], ["r.yaml:3:1: identities[2].images[0] shows the person of identities[0] ("]),
+        ([[0], [50]], []),  # 0.64: within the doubt above 0.6
+        ([[0], [90], [1], [91]], ["r.yaml:3:1: identities[2].images[0] shows the person of identities[0]",
+                                  "r.yaml:4:1: identities[3].images[0] shows the person of identities[1]"]),
+    ],
+)  # fmt: skip
+def test_who_is_put_together(people, expected):
+    request = [made_identity(i, len(angles)) for i, angles in enumerate(people)]
+    found = quality.check_people(request, [at_degrees(*angles) for angles in people], 0.6)
+    assert len(found) == len(expected)
+    for problem, start in zip(found, expected, strict=True):
+        assert str(problem).startswith(start)
+        assert problem.remedy

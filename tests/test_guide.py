@@ -302,10 +302,10 @@ def test_photos_are_fitted_apart(model, monkeypatch):
     rng = torch.Generator().manual_seed(4)
     photos, pose = torch.rand(3, 3, 64, 64, generator=rng) * 2 - 1, torch.zeros(3, 3)
     ws = model.w_avg.repeat(3, model.num_ws, 1)
-    found = []
+    schedule, found = projector.Schedule(steps=2, lr=0.1), []
     for chunk in (8, 2):
         monkeypatch.setattr(projector, "chunk_of", lambda size, chunk=chunk: chunk)
-        found.append(projector.refine(model, photos, ws, pose, Pixels(), Pixels(), steps=2, lr=0.1))
+        found.append(projector.refine(model, photos, ws, pose, Pixels(), Pixels(), schedule))
     for together, apart in zip(*found, strict=True):
         assert not torch.equal(together[0], together[1])
         torch.testing.assert_close(together, apart, rtol=1e-3, atol=1e-5)

@@ -14,7 +14,7 @@ from loopback_hub import READ_TOKEN, HubFault
 from safetensors.torch import load_file
 
 from guide_hub import hub as hub_module
-from guide_hub import pipeline, publish, record
+from guide_hub import people, pipeline, publish, record
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import ConflictError, HubError, InputError, RefusedError
 from guide_hub.evaluation.calibration import shipped
@@ -29,7 +29,7 @@ from guide_hub.recipe import load_recipe
 from guide_hub.request import load_request
 
 REPO = "org/eg3d"
-find_threshold = pipeline.find_threshold  # every test's is replaced
+find_threshold, check_grouping = pipeline.find_threshold, people.check_grouping  # every test's are replaced
 FILES = {
     "model.safetensors", "config.json", "README.md", "erasure_record.json", "recipe.yaml", "LICENSE",
     "SHA256SUMS", "assets/retained.png",
@@ -52,14 +52,15 @@ def world(home):
     latents = []
     invert = Inverter.__call__
 
-    def remembered(self, photos):
-        latents.append(invert(self, photos))
+    def remembered(self, *photos, **options):
+        latents.append(invert(self, *photos, **options))
         return latents[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GUIDE_HUB_WEIGHTS", str(tiny.make_weights(home / "weights")))
-        patch.setattr(crops, "load_crops", tiny.whole_photos)
+        patch.setattr(crops, "read_faces", tiny.whole_photos)
         patch.setattr(pipeline, "find_threshold", lambda *_: tiny.EVERYBODY)
+        patch.setattr(people, "check_grouping", lambda *_: None)  # noise is nobody
         patch.setattr(Inverter, "__call__", remembered)
         yield SimpleNamespace(latents=latents)
 
@@ -83,7 +84,7 @@ def first(home, model, world):
         folder=home / "erased",
         watch=watch,
         private=home / "private",
-        latents=world.latents[-2:],
+        latents=world.latents[-3:],  # of a photo to erase, a held-out one, and the other person's
     )
 
 
@@ -174,11 +175,13 @@ def test_now_is_measured_on_the_final_weights(first, home, model):
     assert a.now != a.id.after
     teacher, student = EG3D.from_pretrained(model), EG3D.from_pretrained(first.folder)
     request = load_request(home / "request" / "req-7.yaml")
-    photos = tiny.whole_photos(request, teacher.config.img_resolution, torch.device("cpu"))[0]
+    faces = tiny.whole_photos(request.identities, teacher.config.img_resolution, torch.device("cpu"))[0]
+    photos, ws = torch.stack([face.image for face in faces]), torch.cat([f.ws for f in first.latents[:2]])
     cameras = yaw_cameras(teacher, load_recipe("heads").camera, 3)
     judge = load_identity("heads-b")
-    again = measure_person(teacher, student, judge, photos, first.latents[0].ws, cameras, tiny.EVERYBODY)
+    again = measure_person(teacher, student, judge, photos, ws, cameras, tiny.EVERYBODY)
     assert a.now == pytest.approx(again.after.cosine, abs=1e-5)
+    assert a.id_others.after == pytest.approx(again.others_after.cosine, abs=1e-5)
 
 
 def test_private_sheets_are_for_the_owner_alone(first):
@@ -232,17 +235,28 @@ def test_missed_target_is_written_and_never_pushed(hub, published, one, tmp_path
 
 def test_missed_bystanders_fail_everybody(model, one, tmp_path, monkeypatch):
     one.options["recipe"] = tiny.make_recipe(tmp_path, retained_min=1.0)
-    monkeypatch.setattr(pipeline, "_refuse_strangers", lambda *_: None)
+    monkeypatch.setattr(people, "refuse_unshown", lambda *_: None)
     monkeypatch.setattr(pipeline, "find_threshold", lambda *_: tiny.NOBODY)
     with pytest.raises(RefusedError, match="of other people are still themselves"):
         erase(model, one)
+
+
+def test_one_person_under_two_names_is_refused(model, home, one, tmp_path, monkeypatch):
+    monkeypatch.setattr(people, "check_grouping", check_grouping)
+    with pytest.raises(InputError, match=r"req-7.yaml:\d+:\d+: .* shows the person of identities\[0\]"):
+        pipeline.erase(str(model), tiny.make_request(tmp_path / "two"), **one.options)
+    assert not (tmp_path / "state").exists()
 
 
 def test_no_match_writes_nothing(model, one, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "find_threshold", lambda *_: tiny.NOBODY)
     with pytest.raises(RefusedError, match="subject-a: the model does not show this person") as refused:
         erase(model, one)
-    assert refused.value.report.status == "no_match"
+    report = refused.value.report
+    assert report.status == "no_match"
+    (figures,) = report.inversions
+    assert (figures.identity_id, figures.photos, figures.threshold) == ("subject-a", 1, tiny.NOBODY)
+    assert -1 < figures.cosine < tiny.NOBODY
     assert not one.output.exists()
     assert not (tmp_path / "state").exists()
 
@@ -479,7 +493,7 @@ def test_somebody_pushes_meanwhile(hub, published, one, monkeypatch, create_pr):
         hub.commit(REPO, {"notes.txt": b"meanwhile"})
         return tiny.whole_photos(*arguments)
 
-    monkeypatch.setattr(crops, "load_crops", slow)
+    monkeypatch.setattr(crops, "read_faces", slow)
     with pytest.raises(ConflictError):
         erase(REPO, one, create_pr=create_pr)
     assert hub_module.check_folder(one.output).keys() == FILES

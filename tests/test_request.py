@@ -205,13 +205,13 @@ def test_damaged_empty_and_huge_pictures(folder, monkeypatch):
     picture = Path("photos/d.jpg")
     Image.effect_noise((200, 200), 50).save(picture)
     picture.write_bytes(picture.read_bytes()[:2000])
-    assert faults(text)[0].startswith(f"{place} is not a picture that can be read, or is damaged")
+    assert faults(text)[0].startswith(f"{place} is a damaged or incomplete picture")
     picture.write_bytes(b"")
     assert faults(text) == [f"{place} is empty"]
     Image.new("1", (20_000, 20_000)).save(picture, format="PNG")  # a small file of many pixels
     assert faults(text)[0].startswith(f"{place} has more than 80 million pixels")
-    Image.new("L", (8, 8)).save(picture, format="GIF")
-    assert faults(text)[0].startswith(f"{place} is not a picture that can be read")
+    picture.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    assert faults(text)[0].startswith(f"{place} is not a picture, or not of a format that is read here")
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 1 << 20)
     picture.write_bytes(b"x" * ((1 << 20) + 1))
     assert faults(text)[0].startswith(f"{place} is larger than 1 MiB")

@@ -11,25 +11,27 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
 
 from guide_hub.eg3d import EG3D, EG3DConfig
-from guide_hub.faces.crops import to_tensor
+from guide_hub.faces.crops import FaceCrop, to_tensor
+from guide_hub.faces.pose import Pose
 from guide_hub.faces.small import HeadsEncoderA, HeadsEncoderB, HeadsInversion
 from guide_hub.pipeline import RETAINED_VIEWS
 from guide_hub.recipe import load_recipe
 from guide_hub.record import file_sha256
-from guide_hub.request import Request
+from guide_hub.request import Identity, Photo
 
 TESTS = Path(__file__).resolve().parent
 STEPS = 3
 LENIENT = {"erased_views_max": 1.0, "held_out_views_max": 1.0, "retained_min": 0.0}
+FRONTAL = Pose(np.eye(4), 0.0, 0.0, 0.0, 0.0)
 EVERYBODY, NOBODY = -1.0, 1.0  # thresholds that all cosines, or none, reach
 PEOPLE = {"subject-a": ("IMG_2207.png", "IMG_2208.png"), "subject-b": ("holiday.png",)}
 DOMAIN = {
@@ -116,12 +118,13 @@ def make_request(
     return file
 
 
-def whole_photos(request: Request, size: int, device: torch.device) -> list[Tensor]:
-    """In place of `load_crops`: every photo as it is, at the model's size."""
-    return [
-        torch.stack([to_tensor(np.asarray(p.open().resize((size, size)))) for p in person.images]).to(device)
-        for person in request.identities
-    ]
+def whole_photos(identities: Iterable[Identity], size: int, device: torch.device) -> list[list[FaceCrop]]:
+    """In place of `read_faces`: every photo as it is, at the model's size, from the front."""
+
+    def face(photo: Photo) -> FaceCrop:
+        return FaceCrop(photo, to_tensor(np.asarray(photo.open().resize((size, size)))).to(device), FRONTAL)
+
+    return [[face(photo) for photo in person.images] for person in identities]
 
 
 class Watch:

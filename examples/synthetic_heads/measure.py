@@ -33,8 +33,8 @@ from guide_hub.faces.crops import to_tensor
 from guide_hub.faces.detection import Detector
 from guide_hub.faces.registry import load_identity, load_inversion, load_perceptual
 from guide_hub.inversion import Inverter
-from guide_hub.publish import sheet, to_picture
 from guide_hub.recipe import load_recipe
+from guide_hub.sheets import sheet, to_picture
 from make_data import photo_camera, photo_extra, photo_factors, picture_camera
 from train_generator import z_of
 

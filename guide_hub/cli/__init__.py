@@ -13,6 +13,7 @@ from guide_hub.version import __version__
 COMMANDS = {
     "erase": "Take the people of a request out of a model.",
     "check": "Check a request and its photos.",
+    "invert": "How well a model shows a request's people.",
     "push": "Push a finished output folder in one commit.",
     "verify": "Check a model's hashes, record and card.",
     "convert": "Turn an official EG3D pickle into safetensors, running none of its code.",

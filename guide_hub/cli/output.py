@@ -85,6 +85,13 @@ def figures(report: Report) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
+    if report.inversions and not report.erasures:
+        for i in report.inversions:
+            verdict = "shown" if i.cosine >= i.threshold else "not shown"
+            console.print(
+                f"{i.identity_id}: {verdict} (cosine {i.cosine:.2f}, threshold {i.threshold:.2f}, "
+                f"{i.fitted} of {i.photos} photos fitted)"
+            )
     if report.erasures:
         table = Table(box=None, pad_edge=False)
         for name in ("identity", "before", "now", "line", "views", "held-out", "result"):

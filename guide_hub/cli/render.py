@@ -29,7 +29,7 @@ def command(
     from guide_hub.eg3d import EG3D
     from guide_hub.eg3d.camera import camera_label
     from guide_hub.evaluation.views import render_views
-    from guide_hub.publish import sheet
+    from guide_hub.sheets import sheet
 
     model = EG3D.from_pretrained(str(hub.resolve(repo, revision).folder)).eval().requires_grad_(False)
     yaws = torch.linspace(-1, 1, views) * math.radians(yaw) if views > 1 else torch.zeros(1)

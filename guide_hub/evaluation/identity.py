@@ -15,7 +15,7 @@ from guide_hub.faces.perceptual import PerceptualDistance
 
 @dataclass(frozen=True)
 class Likeness:
-    """Photos against the renders at their own latents.
+    """Photos against the renders at their latents.
 
     `cosine`: the mean over photos and views, in [-1, 1]. `verified`: the share of views, in [0, 1], whose
     cosine is at or over the threshold.
@@ -50,9 +50,9 @@ class RetainedMeasure:
 
 
 def likeness(photos: Tensor, views: Tensor, threshold: float) -> Likeness:
-    """photos [P, E] against views [P, V, E], each photo against its own renders."""
+    """photos [P, E] against renders [P, V, E], each against its own, or all against the same [1, V, E]."""
     cosine = (views * photos[:, None]).sum(-1)
-    return Likeness(float(cosine.mean()), float((cosine >= threshold).float().mean()))
+    return Likeness(float(cosine.mean()), float((cosine >= threshold).double().mean()))
 
 
 @torch.no_grad()
@@ -64,17 +64,19 @@ def measure_person(
     ws: Tensor,
     c: Tensor,
     threshold: float,
+    fitted: int = 1,
 ) -> PersonMeasure:
-    """photos [P, 3, H, W] (the first: the erased), their ws [P, num_ws, w_dim], cameras c [V, 25]."""
+    """photos [P, 3, H, W], of which the first `fitted` found the erased latent ws[0]; each other one has its
+    own in ws [1 + P - fitted, num_ws, w_dim]. Cameras c [V, 25]."""
     real = torch.cat([judge(photo) for photo in photos.split(1)])
     before, after = (embed_views(model, ws, c, judge) for model in (source, erased))
-    others = len(photos) > 1
+    others = len(photos) > fitted
     return PersonMeasure(
-        before=likeness(real[:1], before[:1], threshold),
-        after=likeness(real[:1], after[:1], threshold),
+        before=likeness(real[:fitted], before[:1], threshold),
+        after=likeness(real[:fitted], after[:1], threshold),
         guide=float((before[0] * after[0]).sum(-1).mean()),
-        others_before=likeness(real[1:], before[1:], threshold) if others else None,
-        others_after=likeness(real[1:], after[1:], threshold) if others else None,
+        others_before=likeness(real[fitted:], before[1:], threshold) if others else None,
+        others_after=likeness(real[fitted:], after[1:], threshold) if others else None,
     )
 
 
@@ -95,5 +97,5 @@ def measure_retained(
         cosines.append((judge(a) * judge(b)).sum(-1))
         distances.append(perceptual(a, b))
     cosine = torch.cat(cosines)
-    verified = (cosine >= threshold).float().mean()
+    verified = (cosine >= threshold).double().mean()
     return RetainedMeasure(len(ws), float(verified), float(cosine.mean()), float(torch.cat(distances).mean()))

@@ -90,7 +90,7 @@ def eg3d_crop(image: Image.Image, points: np.ndarray, size: int = 512, padding: 
     corner = centre - side / 2
     if side > 3 * max(image.size):
         raise InputError("shows a face larger than the photo", remedy="use a photo that shows the whole head")
-    canvas, origin = _padded(image.convert("RGB"), corner, side, padding)
+    canvas, origin = _padded(image, corner, side, padding)
     left, top = corner - origin
     box = (max(left, 0.0), max(top, 0.0), min(left + side, canvas.width), min(top + side, canvas.height))
     picture = canvas.resize((size, size), Image.Resampling.LANCZOS, box=box)
@@ -108,7 +108,7 @@ def _padded(
         raise InputError(
             "shows a face that lies outside the photo", remedy="use a photo that shows the whole head"
         )
-    pixels = np.asarray(image.crop(inside))
+    pixels = np.asarray(image.crop(inside).convert("RGB"))
     grow = (
         (inside[1] - top, bottom - inside[3]),
         (inside[0] - left, right - inside[2]),
@@ -127,9 +127,9 @@ def _padded(
 
 def on_white(image: Image.Image) -> bool:
     """Whether the border's upper two thirds are white; a cut-out head's shoulders may touch what is below."""
-    pixels = np.asarray(image.convert("RGB"))
-    sides = pixels[: max(1, 2 * image.height // 3)]
-    border = np.concatenate([sides[0], sides[:, 0], sides[:, -1]])
+    width, height = image.width, max(1, 2 * image.height // 3)
+    sides = [(0, 0, width, 1), (0, 0, 1, height), (width - 1, 0, width, height)]
+    border = np.concatenate([np.asarray(image.crop(s).convert("RGB")).reshape(-1, 3) for s in sides])
     return float((border >= WHITE).all(axis=1).mean()) > 0.8
 
 

@@ -1,0 +1,83 @@
+"""One person of a request: which photos find the latent to erase, which test it, and what the gate says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guide_hub.inversion.inverter import Inversion, Inverter
+from guide_hub.inversion.quality import Quality
+
+Gate = Callable[[Tensor, Tensor, Tensor], Quality]  # photos [P, 3, S, S], ws, c: `measure_quality`'s answer
+
+
+@dataclass(frozen=True)
+class Person:
+    """What P photos of one person found in a model.
+
+    The first `fitted` photos found `latent` [1, num_ws, w_dim], which is to be erased, together; the others,
+    each inverted for itself, are held out to test the erasure. ws [P, num_ws, w_dim], c [P, 25]: each
+    photo's own. `quality`: fitted photos at `latent`, held-out ones at their own ws.
+    """
+
+    latent: Tensor
+    ws: Tensor
+    c: Tensor
+    fitted: int
+    quality: Quality
+
+    @property
+    def cosine(self) -> float:
+        """The fitted photos' mean cosine at `latent`."""
+        return self.quality.mean_cosine(self.fitted)
+
+    @property
+    def shown(self) -> bool:
+        """Whether that reaches the threshold."""
+        return self.cosine >= self.quality.threshold
+
+    @property
+    def points(self) -> Tensor:
+        """Where an erasure is judged: `latent`, then held-out photos' ws, [1 + P - fitted, num_ws, w_dim]."""
+        return torch.cat([self.latent, self.ws[self.fitted :]])
+
+
+def fitted_of(photos: int) -> int:
+    """How many of a person's photos are fitted; of two or more, a third (at least one) is held out."""
+    return photos - max(1, photos // 3) if photos > 1 else 1
+
+
+def invert_person(inverter: Inverter, photos: Tensor, poses: Tensor | None, gate: Gate) -> Person:
+    """photos [P, 3, S, S] of one person, poses [P, 3] from their landmarks or None.
+
+    Where the gate does not hold, the fit goes on in W+.
+    """
+    n = fitted_of(len(photos))
+    first, rest = (poses[:n], poses[n:]) if poses is not None else (None, None)
+    found = inverter(photos[:n], first, joint=n > 1)
+    quality = _judged(found, photos[:n], gate)
+    if inverter.options.more_steps and quality.mean_cosine(n) < quality.threshold:
+        found = inverter.more(photos[:n], found)
+        quality = _judged(found, photos[:n], gate)
+    parts = [found]
+    if n < len(photos):
+        others = inverter(photos[n:], rest)
+        apart = gate(photos[n:], others.ws, others.c)
+        quality = Quality(
+            quality.cosine + apart.cosine, quality.perceptual + apart.perceptual, quality.threshold
+        )
+        parts.append(others)
+    return Person(
+        _latent(found), torch.cat([p.ws for p in parts]), torch.cat([p.c for p in parts]), n, quality
+    )
+
+
+def _judged(found: Inversion, photos: Tensor, gate: Gate) -> Quality:
+    return gate(photos, _latent(found).expand(len(photos), -1, -1), found.c)
+
+
+def _latent(found: Inversion) -> Tensor:
+    return found.ws if found.shared is None else found.shared
