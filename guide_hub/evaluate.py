@@ -14,6 +14,7 @@ from torch import Tensor
 
 from guide_hub import hub
 from guide_hub import record as records
+from guide_hub.base import NAME_IT, find_base, read_recipe
 from guide_hub.eg3d import EG3D, EG3DConfig
 from guide_hub.eg3d.pretrained import read_config
 from guide_hub.errors import InputError
@@ -166,7 +167,7 @@ def evaluate(
     given_real = read_features(Path(real)) if real is not None else None
     model = hub.resolve(repo, revision)
     sha256 = records.file_sha256(model.weights_file)
-    origin, base_sha256 = _find_base(model, sha256, base, progress)
+    origin, base_sha256 = find_base(model, sha256, base, progress)
     config = read_config(origin.config_file)
     options = _find_recipe(model, config, recipe)
     chosen = choose(config, options)
@@ -177,7 +178,7 @@ def evaluate(
         EG3D.from_pretrained(str(s.folder)).to(target).eval().requires_grad_(False) for s in (origin, model)
     )
     if source.config.to_dict() | {"domain": {}} != erased.config.to_dict() | {"domain": {}}:
-        raise InputError("the two models are not of one kind: their config.json differ", remedy=_NAME_IT)
+        raise InputError("the two models are not of one kind: their config.json differ", remedy=NAME_IT)
     networks = load(chosen, target) if wanted is not None else None  # those of the inversion too
     judge = networks.identity_judge if networks else load_identity(chosen.identity_judge, target)
     perceptual = networks.perceptual if networks else load_perceptual(chosen.perceptual, target)
@@ -240,46 +241,10 @@ def read_features(path: Path) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
-# ----------------------------------------------------------------------------
-# Which models, by which recipe
-
-_NAME_IT = "name the model that it was made from with --base"
-
-
-def _find_base(
-    model: hub.Source, model_sha256: str, given: str | None, progress: Progress
-) -> tuple[hub.Source, str]:
-    """The base and the SHA-256 of its weights."""
-    statement = records.read_record(model.record_file) if model.record_file else None
-    said = statement["predicate"]["base"] if statement is not None else None
-    if given is not None:
-        found = hub.resolve(given)
-    elif said is None:
-        raise InputError("the model has no record that names its base", remedy=_NAME_IT)
-    elif said["uri"].startswith("hf://"):
-        found = hub.resolve(said["uri"].removeprefix("hf://"), said.get("revision"))
-    elif said["uri"].startswith(hub.BUILTIN):
-        found = hub.resolve(said["uri"])
-    else:
-        raise InputError("the model's record names a base that only its maker has", remedy=_NAME_IT)
-    sha256 = records.file_sha256(found.weights_file)
-    if sha256 == model_sha256:
-        raise InputError("the base and the model are the same weights", remedy=_NAME_IT)
-    if said is not None and said["digest"]["sha256"] != sha256:
-        if given is None:
-            raise InputError("the base has changed since the model was made from it", remedy=_NAME_IT)
-        progress.warn("the base is not the one that the model's record names")
-    return found, sha256
-
-
 def _find_recipe(model: hub.Source, config: EG3DConfig, given: str | None) -> Recipe:
-    own = model.folder / "recipe.yaml"
-    if given is not None or not own.is_file():
+    if given is not None or not (model.folder / "recipe.yaml").is_file():
         return load_recipe(given or default_recipe(config))
-    recipe = load_recipe(own)
-    if any(":" in (getattr(recipe.networks, key, None) or "") for key in KINDS):
-        raise InputError("the model's recipe names files of a machine", remedy="give one with --recipe")
-    return recipe
+    return read_recipe(model)
 
 
 def _about(source: hub.Source, sha256: str) -> dict[str, str | None]:
@@ -317,7 +282,8 @@ def _measure_people(
         progress.stage(f"inverting and measuring {name}")
         person = find(subject)
         tested = torch.cat([photos[:1], photos[person.fitted :]])
-        figures = measure_paper(source, erased, networks.identity_judge, person.points, tested, cameras)
+        ws = torch.cat([person.latent, person.ws[person.fitted :]])
+        figures = measure_paper(source, erased, networks.identity_judge, ws, tested, cameras)
         if not person.shown:
             progress.warn(
                 f"{name}: the base does not show this person (cosine {person.cosine:.2f}, "

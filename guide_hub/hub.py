@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import yaml
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
+    Discussion,
     HfApi,
     get_token,
     hf_hub_download,
@@ -43,6 +44,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from guide_hub.errors import ConflictError, GuideHubError, HubError, InputError, Problem
+from guide_hub.patience import WAITS, all_of, patiently, wait_for
 from guide_hub.record.folder import SUMS as CHECKSUMS
 from guide_hub.record.folder import file_sha256, read_sums
 
@@ -54,9 +56,78 @@ PUBLIC_FILES = (*REQUIRED_FILES, "recipe.yaml", "LICENSE", ASSETS)  # all that m
 LICENSE_NAMES = tuple(
     name + suffix for name in ("LICENSE", "LICENCE", "license", "licence") for suffix in ("", ".txt", ".md")
 )
+# Weights, and archives, which may hold some
 WEIGHT_SUFFIXES = frozenset(
-    {".pkl", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".npz", ".h5", ".msgpack", ".safetensors"}
+    {
+        ".pkl",
+        ".pickle",
+        ".dill",
+        ".joblib",
+        ".pt",
+        ".pth",
+        ".pt2",
+        ".pte",
+        ".ptl",
+        ".jit",
+        ".ts",
+        ".bin",
+        ".ckpt",
+    }
+    | {".safetensors", ".gguf", ".ggml", ".onnx", ".engine", ".plan", ".trt", ".mlmodel", ".tflite", ".pb"}
+    | {".npz", ".npy", ".mat", ".h5", ".hdf5", ".keras", ".msgpack", ".params", ".pdparams"}
+    | {".tar", ".tgz", ".zip", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar", ".mar"}
 )
+# Text, pictures, films, sound, meshes, fonts: what a file on the Hub may be, however large
+HARMLESS = frozenset(
+    {
+        ".md",
+        ".txt",
+        ".rst",
+        ".json",
+        ".jsonl",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".ini",
+        ".cfg",
+        ".csv",
+        ".tsv",
+        ".html",
+    }
+    | {".css", ".js", ".xml", ".log", ".tex", ".bib", ".py", ".ipynb", ".sh", ".pdf", ".png", ".jpg", ".jpeg"}
+    | {
+        ".gif",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".svg",
+        ".ico",
+        ".exr",
+        ".hdr",
+        ".mp4",
+        ".mov",
+        ".webm",
+        ".avi",
+    }
+    | {
+        ".mkv",
+        ".wav",
+        ".mp3",
+        ".ogg",
+        ".flac",
+        ".ply",
+        ".obj",
+        ".mtl",
+        ".glb",
+        ".gltf",
+        ".stl",
+        ".fbx",
+        ".ttf",
+    }
+    | {".otf", ".woff", ".woff2"}
+)
+LARGE = 10 * 2**20  # bytes from which the Hub wants LFS
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -107,20 +178,28 @@ class Source:
 
 @dataclass(frozen=True)
 class Head:
-    """The tip of `main` as it was before the work. `sha` is None where `push` is to create the repository."""
+    """The tip of `main` as it was before the work. `sha` is None where `push` is to create the repository.
+
+    `may_write` is False for a token that can open a pull request and nothing more.
+    """
 
     repo: str
     sha: str | None
     other_weights: list[str]
+    may_write: bool = True
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """A finished push. `commit` is the parent itself when the repository already held these very files."""
+    """A finished push. `commit` is an older one when the repository already held these very files.
+
+    `superseded`: the pull request on the base's card that points here, or the card that does already.
+    """
 
     repo: str
     commit: str
     pr_url: str | None
+    superseded: str | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -166,9 +245,9 @@ def require_licence(source: Source) -> None:
 
 def _pull(repo: str, revision: str | None, license_file: str | Path | None) -> Source:
     uri, patterns = f"hf://{repo}", [*PUBLIC_FILES, *LICENSE_NAMES]
-    with _explained(repo, revision):
+    with explained(repo, revision):
         try:
-            info = HfApi().model_info(repo, revision=revision)
+            info = patiently(HfApi().model_info, repo, revision=revision, files_metadata=True)
         except OfflineModeIsEnabled:
             folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
             return _describe(folder, repo, "hub", uri, license_file, revision=folder.name)
@@ -178,8 +257,9 @@ def _pull(repo: str, revision: str | None, license_file: str | Path | None) -> S
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
         if folder.name != info.sha:
             folder = Path(snapshot_download(repo, revision=info.sha, allow_patterns=patterns))
-    private = bool(info.private)
-    return _describe(folder, repo, "hub", uri, license_file, revision=info.sha, files=files, private=private)
+    source = _describe(folder, repo, "hub", uri, license_file, revision=info.sha, files=files)
+    others = other_weights(files, _large(info))
+    return replace(source, other_weights=others, private=bool(info.private))
 
 
 def _describe(
@@ -191,7 +271,6 @@ def _describe(
     *,
     revision: str | None = None,
     files: list[str] | None = None,
-    private: bool = False,
 ) -> Source:
     if files is None:
         files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -212,7 +291,6 @@ def _describe(
         license_file=licence,
         record_file=record if record.is_file() else None,
         other_weights=other_weights(files),
-        private=private,
     )
 
 
@@ -248,9 +326,20 @@ def _builtin_folder(name: str) -> Path:
     return root / name.removeprefix(BUILTIN).replace("-", "_")
 
 
-def other_weights(files: Iterable[str]) -> list[str]:
-    """Those of `files` that hold weights and are not the `model.safetensors` that an erasure replaces."""
-    return sorted(f for f in files if f != WEIGHTS and PurePosixPath(f).suffix.lower() in WEIGHT_SUFFIXES)
+def other_weights(files: Iterable[str], large: Container[str] = ()) -> list[str]:
+    """Those of `files` that may hold weights and are not the `model.safetensors` that an erasure replaces.
+
+    By their suffixes (`ema.tar`, `old.pt.bak`). Of those that are `large` or in LFS, all but HARMLESS ones
+    and our own.
+    """
+    return sorted(f for f in files if f != WEIGHTS and _may_hold_weights(f, f in large))
+
+
+def _may_hold_weights(name: str, large: bool) -> bool:
+    suffixes = PurePosixPath(name.lower()).suffixes
+    if suffixes and suffixes[-1] in HARMLESS:
+        return False
+    return not WEIGHT_SUFFIXES.isdisjoint(suffixes) or (large and not _is_public(name))
 
 
 def read_card(file: Path) -> dict[str, Any]:
@@ -261,8 +350,8 @@ def read_card(file: Path) -> dict[str, Any]:
             return {}
         end = next(n for n, line in enumerate(lines[1:], 1) if line.strip() == "---")
         card = yaml.safe_load("\n".join(lines[1:end]))
-    except (OSError, UnicodeDecodeError, StopIteration, yaml.YAMLError):
-        return {}
+    except (OSError, StopIteration, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):
+        return {}  # no card, not UTF-8, no end, not YAML, or values such as a 30th of February
     return card if isinstance(card, dict) else {}
 
 
@@ -280,7 +369,7 @@ def preflight(repo: str, *, create_pr: bool = False, create_repo_if_missing: boo
     Raises:
         HubError: no token, a read-only one, no access, no such repository, or no network.
     """
-    with _explained(repo):
+    with explained(repo):
         if not get_token():
             raise HubError("pushing needs a Hub token and there is none", remedy=_LOGIN)
         api = HfApi()
@@ -288,15 +377,18 @@ def preflight(repo: str, *, create_pr: bool = False, create_repo_if_missing: boo
         if _is_read_only(user):
             raise HubError("the Hub token is read-only", remedy=_WRITE_TOKEN)
         try:
-            api.auth_check(repo, write=not create_pr)
-            info = api.model_info(repo)
+            patiently(api.auth_check, repo, write=not create_pr)
+            may_write = not create_pr or _may_write(api, repo)
+            if not may_write and _is_read_only(user, repo):
+                raise HubError(f"the Hub token can't write to {repo}", remedy=_WRITE_TOKEN)
+            info = patiently(api.model_info, repo, files_metadata=True)
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
             if create_repo_if_missing and repo.partition("/")[0] in _namespaces(user):
                 return Head(repo, None, [])
             raise
-    return Head(repo, info.sha, other_weights(_file_names(info)))
+    return Head(repo, info.sha, other_weights(_file_names(info), _large(info)), may_write)
 
 
 def push(
@@ -311,6 +403,9 @@ def push(
     private: bool | None = None,
 ) -> Pushed:
     """Put a finished folder on the Hub in exactly one commit on top of `parent_commit`, or not at all.
+
+    Where `main` or an open pull request of the same title holds these very files, an earlier call has put
+    them there: its commit is given back, so a push that was killed or lost its answer can be done again.
 
     Pictures under assets/ and licence files that the folder has no longer go: older pictures may show the
     person, and an older licence file would stand beside the one that the card names.
@@ -331,46 +426,72 @@ def push(
         HubError: the repository, the token or the network.
     """
     sums = check_folder(folder)
-    with _explained(repo):
+    unwanted = {*delete}
+    waits = iter(WAITS)
+    with explained(repo):
         api = HfApi()
         if parent_commit is None:
             api.create_repo(repo, private=private)
-        head = api.model_info(repo)
-        if parent_commit is not None and head.sha != parent_commit:
-            raise _conflict(repo)
-        there = {*_file_names(head)} - {*sums}
-        gone = sorted(f for f in there if f in {*delete} or _is_replaced(f, sums))
-        additions = [CommitOperationAdd(name, Path(folder, name)) for name in sums]
-        # An empty ignore list: a .gitignore in the repository would silently leave files out of the commit.
-        api.preupload_lfs_files(repo, additions, create_pr=create_pr, gitignore_content="# nothing\n")
-        commit = api.create_commit(
-            repo,
-            [*additions, *(CommitOperationDelete(name) for name in gone)],
-            commit_message=message,
-            commit_description=description,
-            parent_commit=head.sha,
-            create_pr=create_pr,
-        )
-        _check_pushed(api, repo, commit.oid, Path(folder), sums)
+            parent_commit = patiently(api.model_info, repo).sha
+        while True:
+            head = patiently(api.model_info, repo)
+            there = {*_file_names(head)} - {*sums}
+            gone = sorted(f for f in there if f in unwanted or _is_replaced(f, sums))
+            if not gone and not _differing(api, repo, head.sha, folder, sums):
+                return Pushed(repo, head.sha or "", None)
+            if head.sha != parent_commit:
+                raise _conflict(repo)
+            made = _same_pr(api, repo, message, folder, sums) if create_pr else None
+            if made is not None:
+                return made
+            additions = [CommitOperationAdd(name, Path(folder, name)) for name in sums]
+            # An empty ignore list: a .gitignore in the repository would silently leave files out.
+            api.preupload_lfs_files(repo, additions, create_pr=create_pr, gitignore_content="# nothing\n")
+            if patiently(api.model_info, repo).sha != parent_commit:  # uploads take long
+                raise _conflict(repo)
+            try:
+                commit = api.create_commit(
+                    repo,
+                    [*additions, *(CommitOperationDelete(name) for name in gone)],
+                    commit_message=message,
+                    commit_description=description,
+                    parent_commit=parent_commit,
+                    create_pr=create_pr,
+                )
+            except HTTPError as error:  # the client sends a commit once: it may have been made all the same
+                wait_for(error, waits)
+                continue
+            break
+        _check_pushed(api, repo, commit.oid, folder, sums)
     return Pushed(repo, commit.oid, commit.pr_url)
 
 
-def find_open_pr(repo: str, title: str) -> str | None:
-    """Address of the user's own open pull request with this title, None where there is none."""
-    with _explained(repo):
+def own_open_pulls(repo: str, title: str) -> tuple[list[Discussion], bool]:
+    """The user's own open pull requests whose titles begin so, and True.
+
+    With a token that has no account, such as a CI job's: anybody's, and False.
+    """
+    with explained(repo):
         api = HfApi()
         author = _whoami(api).get("name")
-        if author is None:
-            return None
-        pulls = api.get_repo_discussions(
-            repo, author=author, discussion_type="pull_request", discussion_status="open"
-        )
-        return next((pull.url for pull in pulls if pull.title == title), None)
+        pulls = open_pulls(api, repo, author)
+    return [pull for pull in pulls if pull.title.startswith(title)], author is not None
+
+
+def open_pulls(api: HfApi, repo: str, author: str | None = None) -> list[Discussion]:
+    """The open pull requests of a repository, or those of one author."""
+    return all_of(
+        api.get_repo_discussions,
+        repo,
+        author=author,
+        discussion_type="pull_request",
+        discussion_status="open",
+    )
 
 
 def read_file(repo: str, name: str, revision: str | None) -> bytes | None:
     """One small file of a repository; None where the repository has no such file."""
-    with _explained(repo, revision):
+    with explained(repo, revision):
         try:
             return Path(hf_hub_download(repo, name, revision=revision)).read_bytes()
         except LocalEntryNotFoundError:  # a kind of EntryNotFoundError: offline, and not in the cache
@@ -382,8 +503,8 @@ def read_file(repo: str, name: str, revision: str | None) -> bytes | None:
 def is_private(repo: str) -> bool:
     """Whether a repository is private. One that can't be found counts as such."""
     try:
-        with _explained(repo):
-            return bool(HfApi().model_info(repo).private)
+        with explained(repo):
+            return bool(patiently(HfApi().model_info, repo).private)
     except HubError:
         return True
 
@@ -436,22 +557,42 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) and name.count("/") == pattern.count("/")
 
 
-def _check_pushed(api: HfApi, repo: str, commit: str, folder: Path, sums: dict[str, str]) -> None:
+def _check_pushed(api: HfApi, repo: str, commit: str, folder: str | Path, sums: dict[str, str]) -> None:
     """Ask the Hub for the commit's hashes: a push counts when the weights and the record are really there."""
     try:
-        files = api.get_paths_info(repo, list(sums), revision=commit)
+        wrong = _differing(api, repo, commit, folder, sums)
     except HTTPError as error:
         raise HubError(
             f"{repo}: commit {commit} was made, but could not be read back ({type(error).__name__})",
             remedy="look at it with guide-hub verify before you push again",
         ) from None
+    if wrong:
+        raise HubError(
+            f"{repo}: commit {commit} was made, but its {wrong[0]} is not the one of this folder",
+            remedy="revert that commit or close the pull request, then push again",
+        )
+
+
+def _differing(
+    api: HfApi, repo: str, revision: str | None, folder: str | Path, sums: dict[str, str]
+) -> list[str]:
+    """The files of a finished folder that a revision has not, or not with the same content."""
+    files = patiently(api.get_paths_info, repo, list(sums), revision=revision)
     stored = {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files if isinstance(f, RepoFile)}
-    for name, sha256 in sums.items():
-        if stored.get(name) not in (sha256, _git_blob_id(folder / name)):
-            raise HubError(
-                f"{repo}: commit {commit} was made, but its {name} is not the one of this folder",
-                remedy="revert that commit or close the pull request, then push again",
-            )
+    return [
+        name
+        for name, sha256 in sums.items()
+        if stored.get(name) != sha256 and stored.get(name) != _git_blob_id(Path(folder, name))
+    ]
+
+
+def _same_pr(api: HfApi, repo: str, title: str, folder: str | Path, sums: dict[str, str]) -> Pushed | None:
+    """An open pull request that holds a finished folder's very files, whoever opened it."""
+    for pull in open_pulls(api, repo):
+        ref = f"refs/pr/{pull.num}"
+        if pull.title == title and not _differing(api, repo, ref, folder, sums):
+            return Pushed(repo, patiently(api.model_info, repo, revision=ref).sha or "", pull.url)
+    return None
 
 
 def _git_blob_id(path: Path) -> str:
@@ -467,18 +608,28 @@ def _git_blob_id(path: Path) -> str:
 def _whoami(api: HfApi) -> dict[str, Any]:
     """The token's account; {} for tokens that can't be asked, such as a CI job's trusted-publisher token."""
     try:
-        return api.whoami()
+        return patiently(api.whoami)
     except HfHubHTTPError:
         return {}  # a token that is simply wrong fails in the next request, with a better message
 
 
-def _is_read_only(user: dict[str, Any]) -> bool:
-    """Whether the token can write nowhere at all, by what `whoami` says about it."""
+def _may_write(api: HfApi, repo: str) -> bool:
+    try:
+        patiently(api.auth_check, repo, write=True)
+    except HfHubHTTPError:
+        return False
+    return True
+
+
+def _is_read_only(user: dict[str, Any], repo: str | None = None) -> bool:
+    """Whether the token can write nowhere at all, or not to `repo`, by what `whoami` says about it."""
     token = user.get("auth", {}).get("accessToken", {})
     if token.get("role") == "fineGrained":
         scopes = token.get("fineGrained", {})
         granted = [*scopes.get("global", [])]
-        granted += [p for scope in scopes.get("scoped", []) for p in scope.get("permissions", [])]
+        for scope in scopes.get("scoped", []):
+            if repo is None or scope.get("entity", {}).get("name") in (repo, repo.partition("/")[0]):
+                granted += scope.get("permissions", [])
         return not any("write" in permission for permission in granted)
     return token.get("role") == "read"
 
@@ -489,6 +640,11 @@ def _namespaces(user: dict[str, Any]) -> set[str]:
 
 def _file_names(info: ModelInfo) -> list[str]:
     return [sibling.rfilename for sibling in info.siblings or []]
+
+
+def _large(info: ModelInfo) -> set[str]:
+    """The files in LFS or of more than LARGE bytes, of an answer with files_metadata."""
+    return {s.rfilename for s in info.siblings or [] if s.lfs or (s.size or 0) > LARGE}
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -502,7 +658,7 @@ _WRITE_TOKEN = "make a token with write access to the repository at huggingface.
 
 
 @contextmanager
-def _explained(repo: str, revision: str | None = None) -> Iterator[None]:
+def explained(repo: str, revision: str | None = None) -> Iterator[None]:
     """Turn what the client raises into our errors, which say what is wrong and what to do about it."""
     try:
         yield

@@ -76,10 +76,10 @@ def invert(
     pairs = list(zip(subjects, people, strict=True))
     if report is not None:
         write_latents(report, {s.identity.id: p.latent for s, p in pairs})
+    request_id = wanted.request_id if wanted is not None else None
     found = InvertReport(
-        "inverted", wanted.request_id if wanted is not None else None,
-        {"repo": source.uri, "revision": source.revision, "sha256": sha256},
-        [inversion_report(s.identity.id, p) for s, p in pairs],
+        "inverted", request_id, {"repo": source.uri, "revision": source.revision, "sha256": sha256},
+        [inversion_report(request_id, s.identity.id, p) for s, p in pairs],
         photos=[row for pair in pairs for row in _rows(*pair)],
     )  # fmt: skip
     try:

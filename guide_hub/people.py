@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from guide_hub.eg3d import EG3D
@@ -64,8 +67,9 @@ class Finder:
         )
         self.cameras = yaw_cameras(model, recipe.camera, recipe.gate.views)
 
-    def __call__(self, subject: Subject) -> Person:
-        return invert_person(self.inverter, subject.photos, subject.poses, self.judge)
+    def __call__(self, subject: Subject, latent: Tensor | None = None) -> Person:
+        """Where the subject is; or, at a given `latent` [1, num_ws, w_dim], whether they are there."""
+        return invert_person(self.inverter, subject.photos, subject.poses, self.judge, latent)
 
     def judge(self, photos: Tensor, ws: Tensor, c: Tensor) -> Quality:
         """photos [P, 3, S, S] at their ws [P, num_ws, w_dim] and cameras c [P, 25]."""
@@ -73,6 +77,25 @@ class Finder:
         return measure_quality(
             self.model, nets.identity_judge, nets.perceptual, photos, ws, c, self.cameras, self.threshold
         )
+
+
+def read_latents(path: Path, model: EG3D, identities: Sequence[Identity]) -> list[Tensor]:
+    """Each identity's latent from a file that `invert --report` wrote. InputError: one is not in it."""
+    shape, found = (1, model.num_ws, model.config.w_dim), {}
+    try:
+        found = load_file(path, device=str(model.w_avg.device))
+    except (OSError, SafetensorError):
+        raise InputError("the file of latents cannot be read", remedy="check --latents") from None
+    problems = [
+        Problem(
+            f"there is no latent of this model for {i.label}", "make it anew: guide-hub invert --report DIR"
+        )
+        for i in identities
+        if i.label not in found or found[i.label].shape != shape
+    ]
+    if problems:
+        raise InputError(*problems)
+    return [found[i.label].float() for i in identities]
 
 
 def refuse_unshown(subjects: list[Subject], people: list[Person]) -> None:
@@ -83,7 +106,7 @@ def refuse_unshown(subjects: list[Subject], people: list[Person]) -> None:
     """
     strangers, unlike = [], []
     for subject, person in zip(subjects, people, strict=True):
-        name, quality = subject.identity.id, person.quality
+        name, quality = subject.identity.label, person.quality
         figure = f"cosine {person.cosine:.2f}, threshold {quality.threshold:.2f}"
         if person.shown:
             continue

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guide_hub import record as records
 from guide_hub.checkpoint import Checkpoint, fingerprint
 from guide_hub.delivery import deliver
-from guide_hub.errors import ConflictError, GuideHubError, Problem, RefusedError
-from guide_hub.interrupt import Stopped, stopping
+from guide_hub.errors import ConflictError, GuideHubError, InputError, Problem, RefusedError
+from guide_hub.interrupt import Stopped, Stopper, stopping
 from guide_hub.plan import Options, Plan, describe, make_plan
 from guide_hub.recipe import Recipe
 from guide_hub.report import ErasureReport, IdentityFigures, InversionReport, Report, RetainedReport
+from guide_hub.timing import timed
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
@@ -34,8 +37,14 @@ RETAINED_VIEWS = 3
 RETAINED_SEED = 0x5EED
 
 
-def erase(repo: str, request: str | Path, *, progress: Progress | None = None, **settings: Any) -> Report:
-    """Takes every identity of a request out of a model and writes, and on demand pushes, the result.
+def erase(
+    repo: str,
+    request: str | Path | Sequence[str | Path],
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Report:
+    """Takes every identity of one or several requests out of a model; writes and, on demand, pushes it.
 
     `repo` is a Hub id, a folder or `builtin:synthetic-heads`; `settings` are the fields of `Options`. Raises
     InputError, RefusedError, HubError or ConflictError (see the exit codes); a RefusedError carries the
@@ -46,18 +55,25 @@ def erase(repo: str, request: str | Path, *, progress: Progress | None = None, *
 
     progress = progress or Silent()
     plan = make_plan(repo, request, Options(**settings))
-    for warning in plan.request.warnings:
+    for warning in plan.warnings:
         progress.warn(str(warning))
     if plan.finished:
-        done = Report(status="already_erased", request_id=plan.request.request_id, base=plan.base)
+        done = _report(plan, "already_erased")
         if plan.pr_url is not None:
             done.pushed = {"repo": plan.push_to, "commit": None, "pr_url": plan.pr_url}
+        Checkpoint(plan.state, plan.run_name).clear()  # of a run that was killed right after its push
+        _draft_replies(plan, done)
         return done
     if plan.options.dry_run:
-        return Report(
-            status="planned", request_id=plan.request.request_id, base=plan.base, plan=describe(plan)
-        )
-    return _run(plan, progress)
+        return dataclasses.replace(_report(plan, "planned"), plan=describe(plan))
+    try:
+        report = _run(plan, progress)
+    except RefusedError as refused:
+        if refused.report is not None:
+            _draft_replies(plan, refused.report)
+        raise
+    _draft_replies(plan, report)
+    return report
 
 
 def _run(plan: Plan, progress: Progress) -> Report:
@@ -66,7 +82,6 @@ def _run(plan: Plan, progress: Progress) -> Report:
     from guide_hub.eg3d import EG3D
     from guide_hub.evaluation.identity import measure_person, measure_retained
     from guide_hub.evaluation.views import yaw_cameras
-    from guide_hub.inversion import fitted_of
     from guide_hub.latents import LatentSpace
     from guide_hub.networks import choose, load, weights_sha256
     from guide_hub.people import Finder, check_grouping, read_subjects
@@ -74,7 +89,7 @@ def _run(plan: Plan, progress: Progress) -> Report:
     from guide_hub.sequence import Sequence, pick_device
     from guide_hub.sheets import write_private_report
 
-    recipe, request = plan.recipe, plan.request
+    recipe, identities = plan.recipe, plan.identities
     device = pick_device(plan.options.device)
     progress.stage("loading the model")
     teacher = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval().requires_grad_(False)
@@ -84,34 +99,46 @@ def _run(plan: Plan, progress: Progress) -> Report:
     cameras = yaw_cameras(teacher, recipe.camera, recipe.gate.views)
     with stopping() as stopper:
         progress.stage("reading the photos")
-        subjects = read_subjects(request.identities, teacher.config.img_resolution, device)
+        subjects = read_subjects(identities, teacher.config.img_resolution, device)
         threshold = find_threshold(
             plan.source, plan.weights_sha256, teacher, judge, names.identity_judge, recipe, progress
         )
         check_grouping(subjects, judge, threshold)
-        photos = [subject.photos for subject in subjects]
-
-        run_name = fingerprint(
-            base=plan.weights_sha256, recipe=recipe.digest(), seed=plan.options.seed, device=device.type,
-            version=__version__, torch=torch.__version__, threads=torch.get_num_threads(),
-            people=[[i.id, [[p.sha256, p.face] for p in i.images]] for i in request.identities],
-            networks=names.__dict__, weights=weights_sha256(names), threshold=threshold,
+        given = plan.options.latents
+        made_with = fingerprint(
+            base=plan.weights_sha256, device=device.type, version=__version__, torch=torch.__version__,
+            threads=torch.get_num_threads(), networks=names.__dict__, weights=weights_sha256(names),
+            threshold=f"{threshold:.3f}", latents=given and records.file_sha256(given),
         )  # fmt: skip
-        checkpoint = Checkpoint(plan.state, run_name)
+        checkpoint = Checkpoint(plan.state, plan.run_name)
         saved = checkpoint.load() if plan.options.resume else None
+        if saved is not None and saved["made_with"] != made_with:
+            saved = None
+        if saved is None and plan.built:
+            raise InputError(
+                "the output folder holds this erasure already",
+                remedy="choose another with --output"
+                + (f", or push this one: {_push_command(plan)}" if plan.push_to else ""),
+            )
         if saved is None:
             progress.stage("finding each person's latent")
-            points, inversions = _find(subjects, Finder(teacher, recipe, networks, threshold), plan)
+            found = _find(subjects, Finder(teacher, recipe, networks, threshold), plan, progress)
+            state: dict[str, Any] = {
+                "made_with": made_with,
+                "points": [person.points for person in found],
+                "photos": [person.measured for person in found],
+                "inversions": [dataclasses.asdict(figures) for figures in _figures(plan, found)],
+            }
         else:
-            points = [ws.to(device) for ws in saved["points"]]
-            inversions = [InversionReport(**figures) for figures in saved["inversions"]]
-        state = {"points": points, "inversions": [dataclasses.asdict(i) for i in inversions]}
+            state = {key: saved[key] for key in ("made_with", "points", "photos", "inversions")}
+        points = [ws.to(device) for ws in state["points"]]
+        photos = [s.photos[kept] for s, kept in zip(subjects, state["photos"], strict=True)]
 
         def measure(k: int, student: EG3D) -> PersonMeasure:
-            fitted = fitted_of(len(photos[k]))
+            fitted = len(photos[k]) - len(points[k]) + 1
             return measure_person(teacher, student, judge, photos[k], points[k], cameras, threshold, fitted)
 
-        ids = [i.id for i in request.identities]
+        ids = [i.label for i in identities]
         student = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval()
         sequence = Sequence(
             student,
@@ -126,7 +153,8 @@ def _run(plan: Plan, progress: Progress) -> Report:
         )
         if saved is None:
             checkpoint.save(state)
-        sequence.run(ids, [ws[:1] for ws in points], measure, saved)
+        with timed(plan.state, plan.timing_key, device.type, 0 if saved else plan.steps):
+            sequence.run(ids, [ws[:1] for ws in points], measure, saved)
         student.requires_grad_(False)
 
         progress.stage("measuring everybody on the final weights")
@@ -137,30 +165,45 @@ def _run(plan: Plan, progress: Progress) -> Report:
         three = yaw_cameras(teacher, recipe.camera, RETAINED_VIEWS)
         retained = measure_retained(teacher, student, judge, networks.perceptual, people, three, threshold)
         report = make_report(plan, sequence.measured, final, retained, threshold)
-        report.inversions = inversions
+        report.inversions = [InversionReport(**figures) for figures in state["inversions"]]
 
         if plan.options.report is not None:
             progress.stage("writing the private report")
             write_private_report(
-                plan, photos, points, [e.w_t for e in sequence.erased], teacher, student, people
+                plan,
+                [s.photos for s in subjects],
+                points,
+                [e.w_t for e in sequence.erased],
+                teacher,
+                student,
+                people,
             )
         progress.stage("writing the model")
-        with stopper.step():  # a signal waits: the folder is there and the progress gone, or neither
-            write_folder(plan, report, student, teacher, people, device.type)
-            checkpoint.clear()
+        with stopper.step():  # a signal waits: the folder is there, or it is not
+            if not plan.built:
+                write_folder(plan, report, student, teacher, people, device.type)
     report.output = str(plan.output)
+    try:
+        _finish(plan, report, stopper, progress)
+    finally:  # only a kill leaves the progress, and the next run goes on to the push
+        checkpoint.clear()
+    return report
+
+
+def _finish(plan: Plan, report: Report, stopper: Stopper, progress: Progress) -> None:
+    """Pushes what met its target. RefusedError for what did not."""
     if any(e.result == "FAILED" for e in report.erasures):
         report.status = "failed"
-        refused = RefusedError(*_misses(report, recipe))
+        refused = RefusedError(*_misses(report, plan.recipe))
         refused.report = report
         raise refused
     report.status = "erased"
     if plan.push_to is not None:
         if stopper.signum is not None:
             raise _stopped(stopper.signum, report, plan)
+        _draft_replies(plan, report)  # what can be said so far, should the push fail
         progress.stage(f"pushing to {plan.push_to}")
         _push(plan, report)
-    return report
 
 
 def find_threshold(
@@ -184,26 +227,46 @@ def find_threshold(
     return found.threshold
 
 
-def _find(subjects: list[Subject], find: Finder, plan: Plan) -> tuple[list[Tensor], list[InversionReport]]:
-    """Each subject's `Person.points` and figures. InputError or RefusedError where the gate does not hold."""
-    from guide_hub.people import refuse_unshown
+def _find(subjects: list[Subject], find: Finder, plan: Plan, progress: Progress) -> list[Person]:
+    """The subjects in the model. InputError or RefusedError where the gate does not hold."""
+    from guide_hub.people import read_latents, refuse_unshown
 
-    people = [find(subject) for subject in subjects]
-    figures = [inversion_report(s.identity.id, p) for s, p in zip(subjects, people, strict=True)]
+    given: list[Tensor | None] = [None] * len(subjects)
+    if plan.options.latents is not None:
+        given = [*read_latents(plan.options.latents, find.model, plan.identities)]
+    people = [find(subject, latent) for subject, latent in zip(subjects, given, strict=True)]
     try:
         refuse_unshown(subjects, people)
     except GuideHubError as error:
         status = "no_match" if isinstance(error, RefusedError) else "error"
-        error.report = Report(status, plan.request.request_id, plan.base, figures)
+        error.report = dataclasses.replace(_report(plan, status), inversions=_figures(plan, people))
         raise
-    return [person.points for person in people], figures
+    for subject, person in zip(subjects, people, strict=True):
+        held_out = len(subject.faces) - person.fitted
+        if len(person.tested) < held_out:
+            missed = held_out - len(person.tested)
+            progress.warn(
+                f"{subject.identity.label}: the model does not show {missed} of {held_out} held-out photos, "
+                "which test nothing then"
+            )
+    return people
 
 
-def inversion_report(identity_id: str, person: Person) -> InversionReport:
+def _figures(plan: Plan, people: list[Person]) -> list[InversionReport]:
+    return [
+        inversion_report(request.request_id, identity.id, person)
+        for (request, identity), person in zip(plan.people, people, strict=True)
+    ]
+
+
+def inversion_report(request_id: str | None, identity_id: str, person: Person) -> InversionReport:
     """A person's figures, averaged."""
     n, quality = person.fitted, person.quality
     distance = sum(quality.perceptual[:n]) / n
-    return InversionReport(identity_id, len(quality.cosine), n, person.cosine, quality.threshold, distance)
+    return InversionReport(
+        request_id, identity_id, len(quality.cosine), n, person.cosine, quality.threshold, distance,
+        any(quality.shown),
+    )  # fmt: skip
 
 
 def make_report(
@@ -218,7 +281,7 @@ def make_report(
     kept = retained.verified >= gate.retained_min
     erasures = []
     first = len(plan.earlier) + 1
-    for k, (identity, then, now) in enumerate(zip(plan.request.identities, after, final, strict=True)):
+    for k, ((request, identity), then, now) in enumerate(zip(plan.people, after, final, strict=True)):
         gone = now.after.verified <= gate.erased_views_max
         others = None
         if now.others_after is not None and now.others_before is not None:
@@ -226,6 +289,7 @@ def make_report(
             gone = gone and now.others_after.verified <= gate.held_out_views_max
         erasures.append(
             ErasureReport(
+                request.request_id,
                 identity.id,
                 first + k,
                 IdentityFigures(then.before.cosine, then.after.cosine, threshold),
@@ -237,10 +301,17 @@ def make_report(
                 "PASSED" if gone and kept else "FAILED",
             )
         )
-    return Report(
-        status="erased", request_id=plan.request.request_id, base=plan.base, erasures=erasures,
+    return dataclasses.replace(
+        _report(plan, "erased"),
+        erasures=erasures,
         retained=RetainedReport(retained.n, retained.verified, retained.perceptual),
-    )  # fmt: skip
+    )
+
+
+def _report(plan: Plan, status: str) -> Report:
+    """Without figures yet."""
+    ids = plan.request_ids
+    return Report(status, ids[0] if len(ids) == 1 else None, plan.base, request_ids=ids)
 
 
 def _misses(report: Report, recipe: Recipe) -> list[Any]:
@@ -249,25 +320,44 @@ def _misses(report: Report, recipe: Recipe) -> list[Any]:
         if e.verified_after > gate.erased_views_max:
             out.append(
                 Problem(
-                    f"{e.identity_id}: still verified in {e.verified_after:.0%} of the views "
+                    f"{report.name(e)}: still verified in {e.verified_after:.0%} of the views "
                     f"(at most {gate.erased_views_max:.0%})"
                 )
             )
         if (e.verified_others_after or 0) > gate.held_out_views_max:
             out.append(
                 Problem(
-                    f"{e.identity_id}: held-out photos still verified in {e.verified_others_after:.0%} "
+                    f"{report.name(e)}: held-out photos still verified in {e.verified_others_after:.0%} "
                     f"of the views (at most {gate.held_out_views_max:.0%})"
                 )
             )
     if report.retained and report.retained.verified < gate.retained_min:
         out.append(
             Problem(
-                f"only {report.retained.verified:.0%} of other people are still themselves "
+                f"only {report.retained.verified:.0%} of the views of other people are still themselves "
                 f"(at least {gate.retained_min:.0%})"
             )
         )
     return out or [Problem("the target was not met")]
+
+
+def _draft_replies(plan: Plan, report: Report) -> None:
+    """Drafts of the answers to the requesters, beside the private report, else in the state folder."""
+    from guide_hub import reply
+
+    before = records.parse_record(plan.previous) if plan.previous is not None else None
+    served = dataclasses.replace(report, status="already_erased", pushed=None)
+    drafts = [(request, served, before) for request in plan.served]
+    if plan.finished:
+        drafts += [(request, report, before if plan.pr_url is None else None) for request in plan.requests]
+    else:
+        made = records.read_record(Path(report.output)) if report.output is not None else None
+        drafts += [(request, report, made) for request in plan.requests]
+    for request, about, record in drafts:
+        path = reply.place(plan.options.report, plan.state, request.request_id)
+        if plan.pr_url and path.is_file() and plan.pr_url in path.read_text(encoding="utf-8"):
+            continue  # from the run that made the pull request, with its figures
+        reply.write(path, reply.render(about, request, record))
 
 
 def _push(plan: Plan, report: Report) -> None:
@@ -281,6 +371,7 @@ def _push(plan: Plan, report: Report) -> None:
             create_pr=plan.create_pr,
             delete_other_weights=plan.options.delete_other_weights,
             private=True if plan.source.private else None,
+            supersede_base=plan.options.supersede,
         )
     except GuideHubError as error:
         if isinstance(error, ConflictError):
@@ -295,7 +386,7 @@ def _push(plan: Plan, report: Report) -> None:
         raise failed from error
     except KeyboardInterrupt:
         raise _stopped(signal.SIGINT, report, plan) from None
-    report.pushed = {"repo": pushed.repo, "commit": pushed.commit, "pr_url": pushed.pr_url}
+    report.pushed = dataclasses.asdict(pushed)
 
 
 def _stopped(signum: int, report: Report, plan: Plan) -> Stopped:
@@ -311,5 +402,6 @@ def _push_command(plan: Plan) -> str:
     if plan.create_pr != plan.own:  # not what push does by itself
         words.append("--create-pr" if plan.create_pr else "--no-create-pr")
     words += ["--delete-other-weights"] if plan.options.delete_other_weights else []
+    words += ["--replace-record"] if plan.options.replace_record else []
     words += ["--supersede"] if plan.options.supersede else []
     return shlex.join(words)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guide_hub import delivery, hub
+from guide_hub import delivery, hub, timing
 from guide_hub import record as records
-from guide_hub.checkpoint import default_state
+from guide_hub.checkpoint import default_state, fingerprint
 from guide_hub.errors import InputError, Problem
 from guide_hub.recipe import Recipe, load_recipe
-from guide_hub.request import Request, load_request
+from guide_hub.request import Identity, Request, load_request
+from guide_hub.supersede import check as check_supersede
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Options:
     state: Path | None = None
     license: Path | None = None
     delete_other_weights: bool = False
+    replace_record: bool = False
+    latents: Path | None = None
     supersede: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("output", "report", "state", "license"):
+        for name in ("output", "report", "state", "license", "latents"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
 
@@ -45,11 +49,13 @@ class Options:
 class Plan:
     """Everything that is known before the work starts.
 
-    `request` holds the identities that are still to be erased; `finished` says that there are none left: the
-    model's record, or the open pull request `pr_url`, lists them all.
+    `requests` hold the identities that are still to be erased; `finished` says that there are none left: the
+    model's record, or the open pull request `pr_url`, lists them all. Of several requests, those that the
+    record lists whole are `served`. `built`: a run that was killed before the end of its push has left this
+    very erasure in `output`.
     """
 
-    request: Request
+    requests: tuple[Request, ...]
     source: hub.Source
     weights_sha256: str
     recipe: Recipe
@@ -63,6 +69,27 @@ class Plan:
     previous_card: str | None
     finished: bool
     pr_url: str | None = None
+    served: tuple[Request, ...] = ()
+    built: bool = False
+
+    @property
+    def people(self) -> list[tuple[Request, Identity]]:
+        """In the order of erasure."""
+        return [(request, identity) for request in self.requests for identity in request.identities]
+
+    @property
+    def identities(self) -> list[Identity]:
+        return [identity for _, identity in self.people]
+
+    @property
+    def request_ids(self) -> list[str]:
+        return [request.request_id for request in (*self.requests, *self.served)]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        known = "is in the model's record already: left out"
+        left_out = [Problem(f"request {request.request_id} {known}") for request in self.served]
+        return [*left_out, *(warning for request in self.requests for warning in request.warnings)]
 
     @property
     def own(self) -> bool:
@@ -80,39 +107,55 @@ class Plan:
         return _licensed(self.source)
 
     @property
-    def title(self) -> str:
-        """Of the new card. A folder's name may be private, so it is not in it."""
-        if self.push_to is not None or self.source.kind == "folder":
-            return self.push_to or "Erased model"
-        return f"{_last_part(self.source)}-erased"
+    def steps(self) -> int:
+        return self.recipe.optim.iterations * len(self.identities)
+
+    @property
+    def run_name(self) -> str:
+        """Of the progress on disk: who is erased, from where and how."""
+        return fingerprint(
+            repo=self.source.uri if self.source.kind == "hub" else self.weights_sha256,
+            recipe=self.recipe.digest(), seed=self.options.seed,
+            people=[[r.request_id, i.id, [[p.sha256, p.face] for p in i.images]] for r, i in self.people],
+        )  # fmt: skip
+
+    @property
+    def timing_key(self) -> str:
+        return timing.key(records.file_sha256(self.source.config_file), self.recipe.digest())
 
     @property
     def base(self) -> dict[str, str | None]:
         return {"repo": self.source.uri, "revision": self.source.revision, "sha256": self.weights_sha256}
 
 
-def make_plan(repo: str, request: str | Path, options: Options) -> Plan:
-    """Reads the request, resolves the model to one commit, checks licence, token, folders, key and chain.
+def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Options) -> Plan:
+    """Reads the requests, resolves the model to one commit, checks licence, token, folders, key and chain.
 
     Changes nothing. Raises InputError, HubError or ConflictError for all that would fail later.
     """
-    wanted = load_request(request, repo)
-    revision = options.revision or wanted.target_revision
+    wanted = _load([request] if isinstance(request, (str, Path)) else request, repo)
+    revision = options.revision or _target_revision(wanted)
     source = hub.resolve(repo, revision, options.license)
     hub.require_licence(source)
     recipe = load_recipe(options.recipe or _default_recipe(source))
     push_to, create_pr = _destination(source, options)
+    if options.supersede:
+        check_supersede(source.repo if source.kind == "hub" else None, push_to)
     output = options.output or Path(f"{_last_part(source)}-erased")
     state = options.state or default_state()
     previous = source.record_file.read_bytes() if source.record_file else None
-    finished, pr_url, head, card_text = False, None, None, None
+    weights_sha256 = records.file_sha256(source.weights_file)
+    finished, pr_url, head, card_text, built = False, None, None, None, False
+    served: tuple[Request, ...] = ()
     if previous is not None:
-        done = _served(records.parse_record(previous), wanted)
-        finished = {i.id for i in wanted.identities} <= done
+        done = _served(records.parse_record(previous))
+        finished = _ids(wanted) <= done
+        given = wanted
         wanted = wanted if finished else _without(wanted, done)
+        served = tuple(r for r in given if r.request_id not in {left.request_id for left in wanted})
     if not finished:
-        _check_folders(output, state, options.report)
-        records.find_key(state)
+        _keep_apart(output, state, options.report)
+        key = records.find_key(state)
         records.licence(_licensed(source))
         card_text = _readable_card(source)
         if previous is not None:
@@ -127,14 +170,20 @@ def make_plan(repo: str, request: str | Path, options: Options) -> Plan:
                 own=own,
                 known=set() if previous is None else {records.sha256(previous)},
                 delete_other_weights=options.delete_other_weights,
-                supersede=options.supersede,
+                replace_record=options.replace_record,
             )
+            if options.supersede:
+                hub.preflight(source.repo, create_pr=True)
             pr_url = _open_pr(head, wanted) if create_pr else None
             finished = pr_url is not None
+        made = {"base": weights_sha256, "recipe": recipe.digest(), "seed": options.seed}
+        built = not finished and _is_built(output, made, wanted, key)
+        if not finished and not built:
+            _check_empty(output)
     return Plan(
         wanted,
         source,
-        records.file_sha256(source.weights_file),
+        weights_sha256,
         recipe,
         options,
         output,
@@ -146,23 +195,63 @@ def make_plan(repo: str, request: str | Path, options: Options) -> Plan:
         card_text,
         finished,
         pr_url,
+        served,
+        built,
     )
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """The plan as `--dry-run` shows it."""
-    request, recipe = plan.request, plan.recipe
+    """The plan as `--dry-run` shows it. `time` is null where no run of this kind was timed here."""
+    head = plan.head
     return {
-        "identities": [{"identity_id": i.id, "photos": len(i.images)} for i in request.identities],
-        "recipe": recipe.name,
-        "steps": recipe.optim.iterations * len(request.identities),
+        "identities": [
+            {"request_id": r.request_id, "identity_id": i.id, "photos": len(i.images)} for r, i in plan.people
+        ],
+        "recipe": plan.recipe.name,
+        "steps": plan.steps,
+        "time": _estimate(plan),
         "seed": plan.options.seed,
         "output": plan.output.name,
+        "files": _files(plan.source),
+        "licence": records.licence(plan.card),
         "push_to": plan.push_to,
+        "head": head.sha if head else None,
+        "access": _access(head),
         "create_pr": plan.create_pr if plan.push_to else None,
+        "other_weights": head.other_weights if head else plan.source.other_weights,
+        "delete_other_weights": plan.options.delete_other_weights,
+        "supersede": plan.source.repo if plan.options.supersede else None,
         "earlier_erasures": len(plan.earlier),
-        "warnings": [p.message for p in request.warnings],
+        "previous_record": records.sha256(plan.previous) if plan.previous is not None else None,
+        "warnings": [p.message for p in plan.warnings],
     }
+
+
+def _estimate(plan: Plan) -> dict[str, Any] | None:
+    """Of the unlearning alone, from the last run of this recipe on a model of this shape."""
+    known = timing.recall(plan.state, plan.timing_key, plan.options.device)
+    if known is None:
+        return None
+    device, seconds = known
+    return {"device": device, "seconds_per_step": round(seconds, 3), "seconds": round(seconds * plan.steps)}
+
+
+def _files(source: hub.Source) -> list[dict[str, Any]]:
+    """What is written. Weights and config keep their size; of the rest only the name is known before."""
+    sizes = {f.name: f.stat().st_size for f in (source.weights_file, source.config_file)}
+    if source.license_file is not None:
+        sizes["LICENSE"] = source.license_file.stat().st_size
+    names = ["config.json", "model.safetensors", "README.md", records.record.FILE, "recipe.yaml"]
+    names += ["LICENSE"] if source.license_file is not None else []
+    return [{"name": n, "bytes": sizes.get(n)} for n in [*names, hub.CHECKSUMS, "assets/retained.png"]]
+
+
+def _access(head: hub.Head | None) -> str | None:
+    if head is None:
+        return None
+    if head.sha is None:
+        return "new repository"
+    return "commits and pull requests" if head.may_write else "pull requests alone"
 
 
 def _default_recipe(source: hub.Source) -> str:
@@ -191,10 +280,34 @@ def _last_part(source: hub.Source) -> str:
     return source.repo.rsplit("/", maxsplit=1)[-1].removeprefix(hub.BUILTIN)
 
 
-def _check_folders(output: Path, state: Path, report: Path | None) -> None:
+def _keep_apart(output: Path, state: Path, report: Path | None) -> None:
     records.keep_apart(state, output)
     if report is not None:
         records.keep_apart(report, output, what="the report shows the people's faces", option="--report")
+
+
+def _is_built(output: Path, made: dict[str, Any], wanted: Iterable[Request], key: bytes | None) -> bool:
+    """Whether `output` is the whole result of these requests, by its sums and record."""
+    try:
+        hub.check_folder(output)
+        predicate = records.read_record(output)["predicate"]
+    except InputError:
+        return False
+    method, digest = predicate["method"], predicate["base"]["digest"]["sha256"]
+    if key is None or made != {
+        "base": digest, "recipe": method["recipeDigest"]["sha256"], "seed": method["seed"]
+    }:  # fmt: skip
+        return False
+    people = [(r.request_id, i) for r in wanted for i in r.identities]
+    last = predicate["erasures"][-len(people) :]
+    return len(last) == len(people) and all(
+        (e["requestId"], e["identityId"]) == (request, i.id)
+        and records.matches(e["commitment"], key, request, i.id, [p.sha256 for p in i.images])
+        for e, (request, i) in zip(last, people, strict=True)
+    )
+
+
+def _check_empty(output: Path) -> None:
     place = output.resolve()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InputError(
@@ -220,35 +333,84 @@ def _readable_card(source: hub.Source) -> str | None:
         ) from None
 
 
-def _served(record: records.Record, request: Request) -> set[str]:
-    """The ids of the request's identities that a record lists already."""
+def _load(files: Sequence[str | Path], repo: str) -> tuple[Request, ...]:
+    """All requests, and all their mistakes at once."""
+    found, problems = [], []
+    for file in files:
+        try:
+            found.append(load_request(file, repo))
+        except InputError as error:
+            problems += error.problems
+    for k, request in enumerate(found):
+        if request.request_id in {other.request_id for other in found[:k]}:
+            name = Path(request.path).name
+            problems.append(Problem(f"request {request.request_id} is given twice", "leave one out", name))
+    if problems:
+        raise InputError(*problems)
+    if len(found) == 1:
+        return tuple(found)
+    return tuple(
+        dataclasses.replace(
+            r,
+            identities=tuple(dataclasses.replace(i, label=f"{r.request_id}.{i.id}") for i in r.identities),
+        )
+        for r in found
+    )
+
+
+def _target_revision(wanted: Iterable[Request]) -> str | None:
+    revisions = {request.target_revision for request in wanted} - {None}
+    if len(revisions) > 1:
+        raise InputError("the requests name different revisions", remedy="run them one after the other")
+    return revisions.pop() if revisions else None
+
+
+def _ids(wanted: Iterable[Request]) -> set[tuple[str, str]]:
+    return {(request.request_id, identity.id) for request in wanted for identity in request.identities}
+
+
+def _served(record: records.Record) -> set[tuple[str, str]]:
+    """Request and identity ids that a record lists."""
     if records.overall(record) == "FAILED":
         raise InputError(
             "the model's record says that an erasure did not meet its target",
             remedy="start from the model that it was made from, with another recipe",
         )
-    return {e["identityId"] for e in records.erasures_of(record, request.request_id)}
+    return {(e["requestId"], e["identityId"]) for e in record["predicate"]["erasures"]}
 
 
-def _without(request: Request, done: set[str]) -> Request:
-    left = tuple(i for i in request.identities if i.id not in done)
-    skipped = len(request.identities) - len(left)
-    if not skipped:
-        return request
-    notice = Problem(f"{skipped} of the request's identities are in the model's record already: left out")
-    return dataclasses.replace(request, identities=left, warnings=[*request.warnings, notice])
+def _without(wanted: Iterable[Request], done: set[tuple[str, str]]) -> tuple[Request, ...]:
+    """What is left of each request; requests of which nothing is left go."""
+    rest = []
+    for request in wanted:
+        left = tuple(i for i in request.identities if (request.request_id, i.id) not in done)
+        skipped = len(request.identities) - len(left)
+        text = f"{skipped} identities of request {request.request_id} are in the model's record: left out"
+        notices = [Problem(text)] if skipped else []
+        if left:
+            rest.append(dataclasses.replace(request, identities=left, warnings=[*request.warnings, *notices]))
+    return tuple(rest)
 
 
-def _open_pr(head: hub.Head, request: Request) -> str | None:
-    """The user's own open pull request that erases all of the request's identities."""
+def _open_pr(head: hub.Head, wanted: Iterable[Request]) -> str | None:
+    """The user's own open pull request that erases all of the requests' identities.
+
+    Where the token can't tell who that is: anybody's, if its record continues `main` as it is now.
+    """
     if head.sha is None:
         return None
-    url = hub.find_open_pr(head.repo, delivery.title(request.request_id))
-    if url is None:
-        return None
-    found = hub.read_file(head.repo, records.record.FILE, f"refs/pr/{url.rsplit('/', 1)[-1]}")
-    listed = _served(records.parse_record(found), request) if found is not None else set()
-    return url if {i.id for i in request.identities} <= listed else None
+    pulls, own = hub.own_open_pulls(head.repo, delivery.TITLE)
+    for pull in pulls:
+        found = hub.read_file(head.repo, records.record.FILE, f"refs/pr/{pull.num}")
+        try:
+            record = records.parse_record(found) if found is not None else None
+            if record is None or not _ids(wanted) <= _served(record):
+                continue
+        except InputError:  # not a record, or of an erasure that failed
+            continue
+        if own or record["predicate"]["base"].get("revision") == head.sha:
+            return pull.url
+    return None
 
 
 def _refuse_stale(repo: str, revision: str | None) -> None:

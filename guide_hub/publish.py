@@ -6,7 +6,6 @@ import datetime
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +38,7 @@ def write_folder(
     """Writes `plan.output` whole or not at all; gives its record. Shows `retained` ws [N, num_ws, w_dim]."""
     with building(plan.output) as folder:
         student.save_pretrained(folder)
-        (folder / "recipe.yaml").write_text(plan.recipe.to_yaml(), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(plan.recipe.to_yaml(), encoding="utf-8", newline="\n")
         if plan.source.license_file is not None:
             shutil.copyfile(plan.source.license_file, folder / "LICENSE")
         assets = folder / "assets"
@@ -52,16 +51,9 @@ def write_folder(
         sheet(rows).save(assets / "retained.png", optimize=True)
         record = make_record(plan, report, folder, device)
         (folder / records.record.FILE).write_bytes(records.to_bytes(record))
-        info = records.CardInfo(
-            title=plan.title,
-            repo_id=plan.push_to,
-            base_metadata=plan.card,
-            recipe_yaml=plan.recipe.to_yaml(),
-            assets={"retained.png": "Random people who were not erased: before (above) and after (below)."},
-            previous_card=plan.previous_card,
-            carried=len(plan.earlier),
-        )
-        (folder / "README.md").write_text(records.render_card(record, info), encoding="utf-8")
+        info = records.CardInfo(plan.push_to, plan.card, ["retained.png"], plan.previous_card)
+        card = records.render_card(record, info)
+        (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
         records.write_sums(folder)
     return record
 
@@ -73,11 +65,10 @@ def make_record(plan: Plan, report: Report, folder: Path, device: str) -> record
     which no run keeps.
     """
     key = records.load_key(plan.state)
-    request = plan.request
     assert report.retained is not None
     retained = records.Retained(report.retained.n, report.retained.verified, report.retained.lpips_mean)
     erasures = []
-    for identity, figures in zip(request.identities, report.erasures, strict=True):
+    for (request, identity), figures in zip(plan.people, report.erasures, strict=True):
         others = figures.id_others
         metrics = records.Metrics(
             before=figures.id.before, after=figures.id.after, threshold=figures.id.threshold, now=figures.now,
@@ -125,11 +116,11 @@ def today() -> datetime.date:
 
 @contextmanager
 def building(output: Path) -> Iterator[Path]:
-    """A temporary sibling of `output` that takes its name when the block ends well, or vanishes."""
+    """A sibling of `output` that takes its name when the block ends well; else it goes, now or next time."""
     output = output.resolve()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    folder.chmod(0o777 & ~_umask())
+    folder = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
         yield folder
         if output.is_dir():
@@ -138,9 +129,3 @@ def building(output: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,8 +7,6 @@ from typing import Any
 
 from guide_hub.errors import Problem
 
-STATUSES = ("erased", "already_erased", "planned", "inverted", "no_match", "failed", "error")
-
 
 @dataclass
 class IdentityFigures:
@@ -21,20 +19,26 @@ class IdentityFigures:
 
 @dataclass
 class InversionReport:
-    """What the model makes of one identity: means over its `fitted` photos at the latent that they found."""
+    """What the model makes of one identity: means over its `fitted` photos at the latent that they found.
 
+    `recognised`: whether the judge recognises any of the photos, and so the person.
+    """
+
+    request_id: str | None
     identity_id: str
     photos: int
     fitted: int
     cosine: float
     threshold: float
     perceptual: float
+    recognised: bool
 
 
 @dataclass
 class ErasureReport:
     """One identity. `now` is `id.after` on the final weights; shares are of views still verified there."""
 
+    request_id: str
     identity_id: str
     sequence: int
     id: IdentityFigures
@@ -57,6 +61,8 @@ class RetainedReport:
 
 @dataclass
 class Report:
+    """`request_id` is None for a run of several requests, whose ids are in `request_ids`."""
+
     status: str
     request_id: str | None = None
     base: dict[str, str | None] | None = None
@@ -65,8 +71,13 @@ class Report:
     retained: RetainedReport | None = None
     output: str | None = None
     pushed: dict[str, str | None] | None = None
+    request_ids: list[str] = field(default_factory=list)
     plan: dict[str, Any] | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
+
+    def name(self, of: InversionReport | ErasureReport) -> str:
+        """What a person sees: the identity's id, with its request's in a run of several."""
+        return f"{of.request_id}.{of.identity_id}" if len(self.request_ids) > 1 else of.identity_id
 
     def to_dict(self) -> dict[str, Any]:
         out = asdict(self)

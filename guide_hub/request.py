@@ -85,11 +85,18 @@ class Photo:
 
 @dataclass(frozen=True)
 class Identity:
-    """One person to erase: an opaque `id` and at least one photo."""
+    """One person to erase: an opaque `id`, of its request alone, and at least one photo.
+
+    `label` is what a run calls it: the id, or REQUEST.ID in a run of several requests.
+    """
 
     id: str
     images: tuple[Photo, ...]
     key: str = ""
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.id)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def write_private_report(
     assert plan.options.report is not None
     folder = _private_folder(plan.options.report)
     cameras = yaw_cameras(teacher, plan.recipe.camera, 5)
-    for identity, photos, ws, target in zip(plan.request.identities, crops, latents, targets, strict=True):
+    for identity, photos, ws, target in zip(plan.identities, crops, latents, targets, strict=True):
         rows = {
             "photos": photos,
             "before": render_views(teacher, ws[:1], cameras)[0],
@@ -70,7 +70,7 @@ def write_private_report(
         if len(ws) > 1:
             rows["held-out photos' latents, before"] = render_views(teacher, ws[1:], cameras[2:3])[:, 0]
             rows["held-out photos' latents, after"] = render_views(student, ws[1:], cameras[2:3])[:, 0]
-        _save_private(sheet(rows, 2), folder / f"{identity.id}.png")
+        _save_private(sheet(rows, 2), folder / f"{identity.label}.png")
     front = cameras[2:3]
     rows = {
         "others before": render_views(teacher, retained[:10], front)[:, 0],

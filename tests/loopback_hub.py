@@ -1,13 +1,16 @@
 """A small Hugging Face Hub in memory, on 127.0.0.1, that the real `huggingface_hub` client talks to.
 
 It keeps real commits: files by content, `refs/heads/main`, tags, and pull requests on `refs/pr/N` that reach
-`main` only when they are merged. It knows who asks (`TOKENS`), and it keeps every byte that clients send, so
-that tests can look for what must never leave the machine.
+`main` only when they are merged. It knows who asks (`TOKENS`), fails on demand (`LoopbackHub.trouble`), and
+keeps every byte that clients send, so that tests can look for what must never leave the machine.
 
     server = LoopbackHub()          # takes a free port at once; set HF_ENDPOINT to server.endpoint
     server.start()
     server.create_repo("org/eg3d", {"config.json": b"{}"})
     server.stop()
+
+Where the real Hub's behaviour is not documented, this one takes the less convenient side: LFS files stay
+stored after a squash, a permanent deletion rewrites branches and tags, pull-request refs keep their pointers.
 
 Plain LFS only: set HF_HUB_DISABLE_XET=1, like HF_ENDPOINT before huggingface_hub is imported.
 """
@@ -18,13 +21,16 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import sleep  # by name: tests that replace time.sleep mean the client's waits
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 import yaml
 
@@ -35,17 +41,26 @@ LFS_SIZE = 10 * 2**20
 
 @dataclass(frozen=True)
 class User:
-    """Who a token belongs to. `role`: read, write or fineGrained, the latter with what it was granted."""
+    """Who a token belongs to. `role`: read, write, fineGrained with what it was granted, or a CI job's oidc.
+
+    `repos`: the only repositories that the token is for; None for all that its user has.
+    """
 
     name: str
     role: str
     orgs: tuple[str, ...] = ()
     granted: tuple[str, ...] = ()
+    repos: tuple[str, ...] | None = None
 
     def owns(self, repo: Repo) -> bool:
+        if self.repos is not None:
+            return repo.id in self.repos
         return repo.id.split("/")[0] in (self.name, *self.orgs)
 
-    def may_write(self) -> bool:
+    def may_write(self, repo: Repo) -> bool:
+        """Whether the token can write at all, to this repository; a pull request takes no more."""
+        if self.repos is not None and repo.id not in self.repos:
+            return False
         return self.role == "write" or any("write" in permission for permission in self.granted)
 
 
@@ -55,8 +70,10 @@ TOKENS = {
     "hf_scopedTokenOfMaintainer": User("maintainer", "fineGrained", ("org",), ("repo.write",)),
     "hf_scopedReadOfMaintainer": User("maintainer", "fineGrained", ("org",), ("repo.content.read",)),
     "hf_writeTokenOfStranger": User("stranger", "write"),
+    "hf_repoTokenOfMaintainer": User("maintainer", "fineGrained", ("org",), ("repo.write",), ("org/eg3d",)),
+    "hf_jobTokenOfPublisher": User("org-publisher", "oidc", (), ("repo.write",), ("org/eg3d",)),
 }
-WRITE_TOKEN, READ_TOKEN, SCOPED_TOKEN, SCOPED_READ_TOKEN, STRANGER_TOKEN = TOKENS
+WRITE_TOKEN, READ_TOKEN, SCOPED_TOKEN, SCOPED_READ_TOKEN, STRANGER_TOKEN, REPO_TOKEN, JOB_TOKEN = TOKENS
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,9 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     pulls: list[PullRequest] = field(default_factory=list)
+    stored: dict[str, dict[str, Any]] = field(default_factory=dict)  # LFS files ever committed, by SHA-256
+    gone: set[str] = field(default_factory=set)  # LFS files that were permanently deleted
+    tags: list[str] = field(default_factory=list)
 
     def commit(self, ref: str, files: dict[str, File], title: str, description: str, author: str) -> Commit:
         parent = self.refs.get(ref)
@@ -125,7 +145,39 @@ class Repo:
         oid = hashlib.sha1(json.dumps(content).encode()).hexdigest()
         self.commits[oid] = Commit(oid, parent, dict(files), title, description, author, _now())
         self.refs[ref] = oid
+        for path, file in files.items():
+            if file.lfs and file.sha256 not in self.gone:
+                entry = {"fileOid": file.sha256, "filename": path, "oid": file.sha256, "pushedAt": _now()}
+                self.stored.setdefault(file.sha256, {**entry, "size": len(file.data)})
         return self.commits[oid]
+
+    def history(self, oid: str | None) -> list[Commit]:
+        """A commit and its ancestors, newest first."""
+        found = []
+        while oid in self.commits:
+            found.append(self.commits[oid])
+            oid = found[-1].parent
+        return found
+
+    def prune(self) -> None:
+        """Commits that no ref leads to are gone."""
+        kept = {c.oid for oid in self.refs.values() for c in self.history(oid)}
+        self.commits = {oid: c for oid, c in self.commits.items() if oid in kept}
+
+    def rewrite(self, doomed: set[str]) -> None:
+        """Take LFS files out of all branches and tags, which become other commits from there on."""
+        new: dict[str | None, str | None] = {None: None}
+        for ref in [r for r in self.refs if r.startswith(("refs/heads/", "refs/tags/"))]:
+            for c in reversed(self.history(self.refs[ref])):
+                files = {p: f for p, f in c.files.items() if not (f.lfs and f.sha256 in doomed)}
+                if c.oid not in new and files == c.files and new.get(c.parent, c.parent) == c.parent:
+                    new[c.oid] = c.oid
+                elif c.oid not in new:
+                    oid = hashlib.sha1(f"{c.oid} rewritten".encode()).hexdigest()
+                    parent = new.get(c.parent, c.parent)
+                    self.commits[oid] = replace(c, oid=oid, parent=parent, files=files)
+                    new[c.oid] = oid
+            self.refs[ref] = new[self.refs[ref]] or ""
 
     def at(self, revision: str) -> Commit | None:
         """The commit that a branch, tag, ref, commit id or its first digits names."""
@@ -149,6 +201,28 @@ class Request:
         return head.encode() + b"\n\n" + self.body
 
 
+@dataclass
+class Trouble:
+    """What goes wrong with the next `times` requests of a kind.
+
+    status: they get this answer, with `headers`, and nothing is done. cut_after: the connection breaks after
+    so many bytes of their body. lost: they are done, but no answer comes. slow: seconds in mid-answer. act:
+    what happens right before, such as somebody else's commit. then: what happens after it is done and
+    before the answer, such as the client's death.
+    """
+
+    method: str
+    path: str
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_after: int | None = None
+    lost: bool = False
+    slow: float = 0.0
+    act: Callable[[], Any] | None = None
+    then: Callable[[], Any] | None = None
+    times: int = 1
+
+
 class HubFault(Exception):
     """An answer that is not 200."""
 
@@ -163,6 +237,8 @@ class LoopbackHub:
     Attributes:
         wire: every request since `reset`, bodies included.
         before_commit: called once, right before the next commit is looked at: the place for a race.
+        page: how many entries a listing gives at a time.
+        keeps_dangling: whether commits that no ref leads to can still be had by their id.
     """
 
     def __init__(self) -> None:
@@ -186,6 +262,22 @@ class LoopbackHub:
         self.lfs: dict[str, bytes] = {}
         self.wire: list[Request] = []
         self.before_commit: Callable[[], Any] | None = None
+        self.troubles: list[Trouble] = []
+        self.page = 1000
+        self.keeps_dangling = False
+
+    def trouble(self, method: str, path: str, **what: Any) -> Trouble:
+        """From now on, requests of this method whose path matches the pattern run into `what`."""
+        self.troubles.append(Trouble(method, path, **what))
+        return self.troubles[-1]
+
+    def next_trouble(self, method: str, path: str) -> Trouble | None:
+        with self.lock:
+            for trouble in self.troubles:
+                if trouble.times and trouble.method == method and re.search(trouble.path, path):
+                    trouble.times -= 1
+                    return trouble
+        return None
 
     def start(self) -> None:
         if self._thread is None:
@@ -214,6 +306,16 @@ class LoopbackHub:
             new = {path: File(data, path.endswith(LFS_SUFFIXES)) for path, data in files.items()}
             return r.commit(ref, {**tip, **new}, title, "", "somebody").oid
 
+    def pull_request(self, repo: str, files: dict[str, bytes], title: str, author: str = "maintainer") -> int:
+        """Open a pull request with one commit on top of `main`; gives its number."""
+        with self.lock:
+            r = self.repos[repo]
+            num = len(r.pulls) + 1
+            r.pulls.append(PullRequest(num, title, "", author, _now()))
+            r.refs[f"refs/pr/{num}"] = r.refs[MAIN]
+        self.commit(repo, files, title, f"refs/pr/{num}")
+        return num
+
     def tag(self, repo: str, name: str, revision: str = MAIN) -> None:
         self.repos[repo].refs[f"refs/tags/{name}"] = self._commit_at(self.repos[repo], revision).oid
 
@@ -222,16 +324,23 @@ class LoopbackHub:
 
     def log(self, repo: str, revision: str = MAIN) -> list[Commit]:
         """The commits of `revision`, newest first."""
-        r = self.repos[repo]
-        commit: Commit | None = self._commit_at(r, revision)
-        found = []
-        while commit:
-            found.append(commit)
-            commit = r.commits.get(commit.parent or "")
-        return found
+        return self.repos[repo].history(self.head(repo, revision))
 
     def files(self, repo: str, revision: str = MAIN) -> dict[str, bytes]:
-        return {path: file.data for path, file in self._commit_at(self.repos[repo], revision).files.items()}
+        """What a revision holds and the Hub still has."""
+        r = self.repos[repo]
+        files = self._commit_at(r, revision).files
+        return {path: f.data for path, f in files.items() if not (f.lfs and f.sha256 in r.gone)}
+
+    def delete_pr_ref(self, repo: str, num: int) -> None:
+        """What only the web page of a closed or merged pull request can do."""
+        with self.lock:
+            del self.repos[repo].refs[f"refs/pr/{num}"]
+            self.prune(self.repos[repo])
+
+    def prune(self, repo: Repo) -> None:
+        if not self.keeps_dangling:
+            repo.prune()
 
     def merge(self, repo: str, num: int) -> str:
         """Bring a pull request to `main`, as its merge button does."""
@@ -282,7 +391,7 @@ class LoopbackHub:
     def check_writable(repo: Repo, user: User | None) -> User:
         if user is None:
             raise HubFault(401, "Invalid username or password.")
-        if not user.may_write() or not user.owns(repo):
+        if not user.may_write(repo) or not user.owns(repo):
             raise HubFault(403, "Forbidden: this token has no write access to this repository")
         return user
 
@@ -307,12 +416,25 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self) -> None:
-        self.hub, self.body = self.server_hub, self._read_body()
+        self.hub = self.server_hub
+        trouble = self.hub.next_trouble(self.command, self.path) or Trouble("", "")
+        self.lost, self.slow, self.then = trouble.lost, trouble.slow, trouble.then
+        cut = trouble.cut_after
+        self.body = b"" if cut is None else self.rfile.read(cut)
+        whole = cut is None and self._read_body()
         url = urlsplit(self.path)
         self.query = {name: values[0] for name, values in parse_qs(url.query).items()}
         with self.hub.lock:
             self.hub.wire.append(Request(self.command, self.path, dict(self.headers.items()), self.body))
+            if not whole:
+                self._hang_up()
+                return
+            if trouble.act:
+                trouble.act()
             try:
+                if trouble.status:
+                    self.reply({"error": "out of order"}, trouble.headers, status=trouble.status)
+                    return
                 self.user = self.hub.user(self.headers.get("Authorization"))
                 for method, pattern, endpoint in ROUTES:
                     match = pattern.fullmatch(unquote(url.path))
@@ -327,19 +449,39 @@ class _Handler(BaseHTTPRequestHandler):
                 }
                 self.reply({"error": fault.message, **fault.more}, headers, status=fault.status)
 
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        with suppress(OSError):  # the client may be gone
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that died between two requests
+            super().handle()
+
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer
 
-    def _read_body(self) -> bytes:
+    def _read_body(self) -> bool:
+        """Whether the whole body came; a client that dies on the way leaves its first part."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        data = b""
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
-            data += self.rfile.read(size)
+            length = int(self.headers.get("Content-Length") or 0)
+            with suppress(OSError):
+                self.body = self.rfile.read(length)
+            return len(self.body) == length
+        try:
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                self.body += self.rfile.read(size)
+                self.rfile.readline()
             self.rfile.readline()
-        self.rfile.readline()
-        return data
+        except (OSError, ValueError):
+            return False
+        return True
 
     def reply(self, content: Any = b"", headers: dict[str, str] | None = None, status: int = 200) -> None:
+        if self.then:
+            self.then()
+        if self.lost:
+            self._hang_up()
+            return
         is_json = not isinstance(content, bytes)
         data = json.dumps(content).encode() if is_json else content
         self.send_response(status)
@@ -351,8 +493,28 @@ class _Handler(BaseHTTPRequestHandler):
         }.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        try:
+            if self.slow:
+                self.wfile.write(data[: len(data) // 2])
+                self.wfile.flush()
+                sleep(self.slow)
+                data = data[len(data) // 2 :]
             self.wfile.write(data)
+        except OSError:  # the client had enough
+            self.close_connection = True
+
+    def reply_page(self, items: list[Any]) -> None:
+        """One page of a listing; a Link header leads to the next."""
+        start = int(self.query.get("cursor", 0))
+        end = start + min(self.hub.page, int(self.query.get("limit", self.hub.page)))
+        headers = {}
+        if end < len(items):
+            here = urlsplit(self.path)
+            query = urlencode([*((k, v) for k, v in parse_qsl(here.query) if k != "cursor"), ("cursor", end)])
+            headers["Link"] = f'<{self.hub.endpoint}{here.path}?{query}>; rel="next"'
+        self.reply(items[start:end], headers)
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -360,12 +522,16 @@ class _Handler(BaseHTTPRequestHandler):
     # -- accounts and repositories -------------------------------------------------------------------------
 
     def whoami(self) -> None:
-        if self.user is None:
+        if self.user is None or self.user.role == "oidc":
             raise HubFault(401, "Invalid username or password.")
         token: dict[str, Any] = {"displayName": "test", "role": self.user.role}
         if self.user.role == "fineGrained":
-            scope = {"entity": {"type": "org", "name": "org"}, "permissions": list(self.user.granted)}
-            token["fineGrained"] = {"global": [], "scoped": [scope]}
+            entities = [{"type": "model", "name": name} for name in self.user.repos or ()]
+            scopes = [
+                {"entity": entity, "permissions": list(self.user.granted)}
+                for entity in entities or [{"type": "org", "name": "org"}]
+            ]
+            token["fineGrained"] = {"global": [], "scoped": scopes}
         orgs = [{"type": "org", "name": name, "roleInOrg": "write"} for name in self.user.orgs]
         auth = {"type": "access_token", "accessToken": token}
         self.reply({"type": "user", "name": self.user.name, "orgs": orgs, "auth": auth})
@@ -399,18 +565,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.reply({})
 
     def list_models(self) -> None:
-        """Models whose card says `base_model: X`, for filter=base_model:X."""
+        """Models whose card says `base_model: X` or has X in its list, for filter=base_model:X."""
         base = self.query.get("filter", "").removeprefix("base_model:")
         found = []
         for repo in self.hub.repos.values():
             card = repo.commits[repo.refs[MAIN]].files.get("README.md")
-            if (
-                card
-                and not repo.private
-                and re.search(rb"^base_model: *" + re.escape(base.encode()) + rb"\s*$", card.data, re.M)
-            ):
+            front = re.match(r"---\n(.*?)\n---", card.data.decode(), re.DOTALL) if card else None
+            named = (yaml.safe_load(front[1]) or {}).get("base_model") if front else None
+            if not repo.private and base in (named if isinstance(named, list) else [named]):
                 found.append({"id": repo.id, "modelId": repo.id, "private": False, "tags": []})
-        self.reply(found)
+        self.reply_page(found)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -436,7 +600,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "private": found.private,
                 "gated": "manual" if found.gated else False,
                 "disabled": False,
-                "tags": [],
+                "tags": found.tags,
                 "siblings": siblings,
             }
         )
@@ -444,7 +608,7 @@ class _Handler(BaseHTTPRequestHandler):
     def tree(self, repo: str, revision: str, under: str | None = None) -> None:
         found = self.hub.readable(repo, self.user, files=True)
         entries = _entries(self.hub._commit_at(found, revision))
-        self.reply([e for e in entries if not under or e["path"].startswith(under.strip("/") + "/")])
+        self.reply_page([e for e in entries if not under or e["path"].startswith(under.strip("/") + "/")])
 
     def paths_info(self, repo: str, revision: str) -> None:
         found = self.hub.readable(repo, self.user, files=True)
@@ -454,7 +618,7 @@ class _Handler(BaseHTTPRequestHandler):
     def commits(self, repo: str, revision: str) -> None:
         found = self.hub.readable(repo, self.user)
         commits = self.hub.log(repo, self.hub._commit_at(found, revision).oid)
-        self.reply(
+        self.reply_page(
             [
                 {
                     "id": c.oid,
@@ -489,6 +653,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(
                 {}, {**headers, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}, 404
             )
+        elif file.lfs and file.sha256 in found.gone:
+            raise HubFault(404, "the file's content was deleted", "EntryNotFound")
         elif file.lfs:  # the content lies elsewhere; the first answer says where, how long it is and its hash
             self.hub.lfs[file.sha256] = file.data
             headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file.data))}
@@ -523,8 +689,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.reply({"files": answer})
 
     def lfs_batch(self, repo: str) -> None:
-        self.hub.readable(repo, self.user)
-        if self.user is None or not self.user.may_write():
+        found = self.hub.readable(repo, self.user)
+        if self.user is None or not self.user.may_write(found):
             raise HubFault(403, "Forbidden: this token has no write access")
         objects = []
         for ask in self.json()["objects"]:
@@ -546,7 +712,7 @@ class _Handler(BaseHTTPRequestHandler):
             race()
         found = self.hub.readable(repo, self.user)
         pull = bool(self.query.get("create_pr"))
-        if pull and (self.user is None or not self.user.may_write()):
+        if pull and (self.user is None or not self.user.may_write(found)):
             raise HubFault(403, "Forbidden: this token has no write access")
         author = self.user if pull else self.hub.check_writable(found, self.user)
         lines = [json.loads(line) for line in self.body.splitlines() if line.strip()]
@@ -556,7 +722,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif head.get("parentCommit") and head["parentCommit"] != parent.oid:
             raise HubFault(412, "A commit has happened since. Please refresh and try again.")
 
-        files = self._apply(lines[1:], parent.files)
+        files = self._apply(found, lines[1:], parent.files)
         title, description = head["summary"], head.get("description", "")
         ref, answer = f"refs/heads/{revision}", {}
         if pull:
@@ -569,7 +735,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.hub.endpoint}/{repo}/commit/{oid}"
         self.reply({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": "", **answer})
 
-    def _apply(self, changes: list[dict[str, Any]], before: dict[str, File]) -> dict[str, File]:
+    def _apply(self, found: Repo, changes: list[dict[str, Any]], before: dict[str, File]) -> dict[str, File]:
         files = dict(before)
         for change in changes:
             value = change["value"]
@@ -577,6 +743,7 @@ class _Handler(BaseHTTPRequestHandler):
                 case "file":
                     files[value["path"]] = File(base64.b64decode(value["content"]), lfs=False)
                 case "lfsFile" if value["oid"] in self.hub.lfs:
+                    found.gone.discard(value["oid"])
                     files[value["path"]] = File(self.hub.lfs[value["oid"]], lfs=True)
                 case "deletedFile" if value["path"] in files:
                     del files[value["path"]]
@@ -604,6 +771,7 @@ class _Handler(BaseHTTPRequestHandler):
         ref = {"tag": "refs/tags/", "branch": "refs/heads/"}[kind] + name
         if found.refs.pop(ref, None) is None:
             raise HubFault(404, f"Invalid rev id: {name}", "RevisionNotFound")
+        self.hub.prune(found)
         self.reply({})
 
     def squash(self, repo: str, name: str) -> None:
@@ -613,40 +781,28 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.hub._commit_at(found, name).files
         del found.refs[f"refs/heads/{name}"]
         found.commit(f"refs/heads/{name}", files, self.json().get("message") or "Super-squash", "", user.name)
-        kept = {c.oid for ref in found.refs for c in self.hub.log(repo, ref)}
-        found.commits = {oid: c for oid, c in found.commits.items() if oid in kept}
+        self.hub.prune(found)
         self.reply({})
 
     def lfs_files(self, repo: str) -> None:
-        """Every LFS file of every commit, by content."""
+        """Every LFS file that is stored, whether or not a ref still leads to it."""
         found = self.hub.readable(repo, self.user)
         self.hub.check_writable(found, self.user)
-        listed = {}
-        for commit in found.commits.values():
-            for path, file in commit.files.items():
-                if file.lfs:
-                    listed.setdefault(
-                        file.sha256,
-                        {
-                            "fileOid": file.sha256,
-                            "filename": path,
-                            "oid": file.sha256,
-                            "pushedAt": commit.date,
-                            "size": len(file.data),
-                        },
-                    )
-        self.reply(list(listed.values()))
+        self.reply_page(list(found.stored.values()))
 
     def delete_lfs_files(self, repo: str) -> None:
-        """Take LFS files out of every commit (rewriteHistory) and out of the storage."""
+        """Take LFS files out of the storage and, with rewriteHistory, out of all branches and tags."""
         found = self.hub.readable(repo, self.user)
         self.hub.check_writable(found, self.user)
-        doomed = set(self.json()["deletions"]["sha"])
-        for commit in found.commits.values():
-            for path in [p for p, file in commit.files.items() if file.lfs and file.sha256 in doomed]:
-                del commit.files[path]
+        asked = self.json()["deletions"]
+        doomed = set(asked["sha"])
+        found.gone |= doomed
         for sha256 in doomed:
+            found.stored.pop(sha256, None)
             self.hub.lfs.pop(sha256, None)
+        if asked["rewriteHistory"]:
+            found.rewrite(doomed)
+            self.hub.prune(found)
         self.reply({})
 
     def discussions(self, repo: str) -> None:

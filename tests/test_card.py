@@ -1,27 +1,49 @@
 """The card: valid front matter, a body from the record alone, and nothing that a text can smuggle in."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from test_record import build, erasure, metrics
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
+from test_record import build, chained, erasure, metrics
 
+from guide_hub import delivery
 from guide_hub import record as rec
+from guide_hub.audit import _false_claims
 from guide_hub.errors import InputError
-from guide_hub.record.card import NOTES_END, NOTES_START, check_front_matter, code, md
+from guide_hub.record.card import (
+    BASE_NOTES,
+    FORMAT,
+    GENERATED,
+    NOTES_END,
+    NOTES_START,
+    check_front_matter,
+    code,
+    md,
+)
 
+GOLDEN = Path(__file__).parent / "golden" / f"card.{FORMAT}.md"
+QUICK = settings(  # a card takes a while: no shrinking
+    max_examples=40, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
 NVIDIA = {"license": "other", "license_name": "nvidia-eg3d", "license_link": "./LICENSE.txt"}
 
 
 def info(**changes):
-    return rec.CardInfo(
-        **({"title": "EG3D, erased", "repo_id": "me/eg3d-erased", "base_metadata": NVIDIA} | changes)
-    )
+    return rec.CardInfo(**({"repo_id": "me/eg3d-erased", "base_metadata": NVIDIA} | changes))
 
 
 def front(card):
-    return yaml.safe_load(card.split("---\n")[1])
+    return yaml.safe_load(card.split("\n---\n")[0])
+
+
+def test_golden_text():
+    """The words of one format never change: `verify` compares cards byte for byte with its own."""
+    card = rec.render_card(chained(), info(pictures=["retained.png"]))
+    assert card == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_front_matter():
@@ -95,7 +117,7 @@ def test_no_licence_no_card(base):
 def test_body_says_what_it_is_and_what_it_is_not():
     card = rec.render_card(
         build(),
-        info(assets={"retained.png": "before and after"}, contact="privacy team", recipe_yaml="a: 1\n"),
+        info(pictures=["retained.png"]),
     )
     for needed in (
         "approximate suppression of a generated identity",
@@ -105,7 +127,8 @@ def test_body_says_what_it_is_and_what_it_is_not():
         "| 0.650 → 0.210 | 0.0% | PASSED |",
         "| 2 | `2026-0042` | `subject-b` | 2026-08-20 | 2 | 0.600 | 0.100 | 0.100 | 0.300 | – | – | PASSED |",
         "| 100 | 97.0% | 0.090 |",
-        "![before and after](assets/retained.png)",
+        "](assets/retained.png)",
+        "[recipe.yaml](recipe.yaml)",
         f"https://huggingface.co/org/eg3d/tree/{'4' * 40}",
         "https://arxiv.org/abs/2405.09879",
         "Older revisions can still be downloaded",
@@ -116,7 +139,6 @@ def test_body_says_what_it_is_and_what_it_is_not():
         "guide-hub verify me/eg3d-erased",
         "sha256sum -c SHA256SUMS",
         "Questions and appeals",
-        "Contact: privacy team",
         'EG3D.from_pretrained("me/eg3d-erased")',
         "5" * 64,
     ):  # fmt: skip
@@ -133,8 +155,9 @@ def test_body_follows_the_record():
     assert "removed older revisions" in card
     assert "Everybody else" not in card
     assert "from_pretrained" not in card
-    assert "by suppressing one identity on request" in rec.render_card(build(), info(carried=1))
-    assert "That base already had one identity suppressed." in rec.render_card(build(), info(carried=1))
+    assert "On request, 2 identities are suppressed in it. Every" in rec.render_card(build(), info())
+    assert "On request, one identity is suppressed" in rec.render_card(build(erasures=[erasure()]), info())
+    assert "The base came with erasures of its own" in rec.render_card(chained(), info())
     failed = build(erasures=[erasure(result="FAILED")])
     assert "**Not every erasure meets its target**" in rec.render_card(failed, info())
     not_again = build(previous=rec.to_bytes(build()), erasures=[erasure("subject-c")])
@@ -151,31 +174,50 @@ EVIL = [
     "\u202ereversed \u200bhidden\x00",
     "<!-- comment",
     NOTES_START,
+    f"{NOTES_END}\n{NOTES_START}",
+    NOTES_START[:9] + NOTES_END + NOTES_START[9:],
     "{{template}} ${HOME} &lt;b&gt;",
 ]
 
 
-@pytest.mark.parametrize("text", EVIL)
-def test_texts_are_shown_and_nothing_else(text):
-    clean = rec.render_card(build(), info(title="T", contact="C", assets={"retained.png": "A"}))
-    card = rec.render_card(
-        build(), info(title=f"T{text}", contact=f"C{text}", assets={"retained.png": f"A{text}"})
-    )
-    assert len(card.splitlines()) == len(clean.splitlines())
-    assert front(card) == front(clean) | {"model-index": front(card)["model-index"]}
-    for bare in (
-        "<script",
-        "](javascript",
-        "![x](",
-        " @someone",
-        "://evil",
-        "www.evil",
-        "\u202e",
-        "\u200b",
-        "\x00",
-    ):
-        assert bare not in card
-    assert card.count("<!--") == 2  # the notes markers
+@QUICK
+@example("".join(EVIL))
+@given(st.one_of(st.text(max_size=80), st.sampled_from(EVIL)))
+def test_base_fields_cannot_inject(text):
+    """What a base card's front matter says ends in the same two fields, or nowhere."""
+    fields = {"license": "other", "license_name": text, "license_link": text, "base_model": text}
+    for repo in ("me/eg3d-erased", "org/eg3d"):
+        more = {
+            "tags": [text],
+            "title": text,
+            "model-index": text,
+            text: text,
+            "library_name": text,
+        }
+        card = rec.render_card(build(), info(base_metadata=more | fields, repo_id=repo))
+        clean = rec.render_card(build(), info(repo_id=repo))
+        own = ("license_name", "license_link", "base_model", "base_model_relation")
+        assert {k: v for k, v in front(card).items() if k not in own} == {
+            k: v for k, v in front(clean).items() if k not in own
+        }
+        assert card.partition("\n---\n")[2] == clean.partition("\n---\n")[2]  # the body is not touched
+        assert ModelCard(card).data.license_name == front(card)["license_name"]
+        assert rec.rerender_card(card, build()) == card
+
+
+@QUICK
+@given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(EVIL), max_size=4).map("\n".join)))
+def test_a_base_cards_body_survives_and_injects_nothing(text):
+    """The maintainer's own words stay, below everything that is ours, on the base's own page alone."""
+    card = rec.render_card(build(), info(repo_id="org/eg3d", previous_card=f"---\nlicense: x\n---\n{text}"))
+    clean = rec.render_card(build(), info(repo_id="org/eg3d"))
+    assert card.startswith(clean.split(NOTES_START)[0])
+    assert card.count(NOTES_START) == card.count(NOTES_END) == 1
+    assert card.endswith(f"\n{NOTES_END}\n")
+    assert rec.rerender_card(card, build()) == card
+    assert rec.card_faults(card, build()) == []
+    other = rec.render_card(build(), info(previous_card=text))
+    assert other == rec.render_card(build(), info())
 
 
 @pytest.mark.parametrize("text", EVIL)
@@ -187,27 +229,20 @@ def test_escape_leaves_no_markup(text):
     assert code(f"a{text}") == md(f"a{text}")
 
 
-def test_a_recipe_cannot_leave_its_fence():
-    card = rec.render_card(build(), info(recipe_yaml="a: 1\n```\n<script>\n````\n"))
-    start = card.index("`````yaml\n")
-    assert card.index("<script>") < card.index("\n`````\n", start)
-
-
 def test_a_recipe_name_is_plain():
     with pytest.raises(ValueError, match="publishable"):
         build(recipe_name="<b>")
 
 
-@pytest.mark.parametrize("name", ["../x.png", "a b.png", "x.svg", "x)(y.png"])
-def test_names_of_pictures_are_plain(name):
-    with pytest.raises(ValueError, match="plain"):
-        rec.render_card(build(), info(assets={name: "caption"}))
+def test_only_pictures_of_people_who_stay():
+    with pytest.raises(ValueError, match="not erased"):
+        rec.render_card(build(), info(pictures=["jane.png"]))
 
 
-def test_repo_id_that_is_none_is_not_shown():
-    card = rec.render_card(build(), info(repo_id='x"); import os  # $(rm)'))
-    assert "import os" not in card
-    assert "guide-hub verify .  " in card
+@pytest.mark.parametrize("repo", ['x"); import os  # $(rm)', "a b", "a/b/c", "<b>", "a\nb", ""])
+def test_a_repository_has_a_plain_name(repo):
+    with pytest.raises(InputError, match="name is not one"):
+        info(repo_id=repo)
 
 
 def test_only_records_become_cards():
@@ -232,10 +267,101 @@ def test_the_maintainers_notes_survive():
         assert rec.maintainer_notes(rec.render_card(build(), info(previous_card=without))) == ""
 
 
+def test_the_base_cards_own_words_become_notes():
+    theirs = "---\nlicense: mit\n---\n\n# Faces\n\nOur words.\n\n---\nlicense: none\n---\n"
+    first = rec.render_card(build(), info(repo_id="org/eg3d", previous_card=theirs.replace("\n", "\r\n")))
+    notes = f"{BASE_NOTES}\n\n# Faces\n\nOur words.\n\n---\nlicense: none\n---"
+    assert rec.maintainer_notes(first) == notes
+    again = rec.render_card(chained(), info(repo_id="org/eg3d", previous_card=first))
+    assert rec.maintainer_notes(again) == notes
+    assert rec.maintainer_notes(rec.render_card(build(), info(repo_id=None, previous_card=theirs))) == notes
+    assert rec.maintainer_notes(rec.render_card(build(), info(previous_card=theirs))) == ""
+    emptied = first.replace(f"{NOTES_START}\n{notes}\n{NOTES_END}\n", "")  # somebody deleted the markers too
+    assert rec.maintainer_notes(rec.rerender_card(emptied, build())) == ""
+
+
+def test_the_maintainers_own_front_matter_survives():
+    own = {"language": ["en"], "extra_gated_prompt": "Agree?\n---\nlicense: none", "datasets": ["ffhq"]}
+    card = rec.render_card(build(), info(repo_id="org/eg3d", base_metadata=NVIDIA | own | {"widget": 1}))
+    assert {k: v for k, v in front(card).items() if k in own} == own
+    assert "widget" not in front(card)
+    assert rec.rerender_card(card, build()) == card
+    odd = card.replace("extra_gated_prompt:", "extra_gated_x: !!omap [a: b]\nextra_gated_prompt:")
+    with pytest.raises(InputError, match="front matter"):
+        rec.rerender_card(odd, build())
+    assert not front(rec.render_card(build(), info(base_metadata=NVIDIA | own))).keys() & own.keys()
+
+
+def test_rerender_after_a_purge():
+    card = rec.render_card(chained(), info(pictures=["retained.png"]))
+    noted = card.replace(f"{NOTES_START}\n", f"{NOTES_START}\nours")
+    purged = rec.parse_record(rec.with_prior_revisions(rec.to_bytes(chained()), "purged"))
+    assert rec.card_faults(noted, purged) == ["section 'Limits'"]
+    again = rec.rerender_card(noted, purged)
+    assert rec.card_faults(again, purged) == []
+    assert again.replace("The maintainer removed older revisions from the history.", "X") == noted.replace(
+        "**Older revisions can still be downloaded** from its history.", "X"
+    )
+    for other in (
+        "# Another\n",
+        card.replace(GENERATED.format(FORMAT), ""),
+        card.replace("license: other\n", ""),
+    ):
+        with pytest.raises(InputError):
+            rec.rerender_card(other, purged)
+    assert rec.card_format(card) == FORMAT
+    assert rec.card_format(card.replace("\n", "\r\n")) == FORMAT
+
+
+def test_the_pull_requests_text():
+    text = delivery.description(chained(), "org/eg3d", ["ffhq.pkl", "a`|<script>.pt"])
+    for needed in (
+        "| `2026-0042` | `subject-a` | 0.710 | – | 0.650 to 0.210 | 0.300 | PASSED |",
+        "| `2026-0043` | `subject-c` | 0.710 | 0.030 |",
+        "**Others**: still themselves in 97% of the views of 100 random people.",
+        "Deleted: `ffhq.pkl`, a\\`\\|&#60;script&#62;\\.pt.",
+        "guide-hub verify org/eg3d --revision refs/pr/N",
+        "**Merging does not** remove older revisions",
+    ):
+        assert needed in text, needed
+    assert "<script" not in text
+    assert "hmac" not in text
+    assert "No other weights are deleted" in delivery.description(build(retained=None), "org/eg3d", [])
+
+
+def test_a_card_of_another_guide_hub():
+    """Its number excuses a card only where the record, too, says that another version made it."""
+    card = rec.render_card(build(), info()).replace(f"guide-hub card {FORMAT}:", "guide-hub card 9:")
+    assert rec.other_words(card, build()) is None
+    assert rec.card_faults(card, build()) == ["introduction"]
+    other = build(tool_version="0.9.0")
+    assert "(card 9, record by 0.9.0)" in rec.other_words(card, other)
+    assert rec.other_words(rec.render_card(other, info()), other) is None
+    assert rec.other_words("# Another\n", other) is None
+    notes: list[str] = []  # the same for an audit
+    claims = _false_claims(card.encode(), rec.to_bytes(build()), notes)
+    assert (claims, notes) == (["the card's introduction is not what the record says"], [])
+    assert _false_claims(card.encode(), rec.to_bytes(other), notes) == []
+    assert notes == ["a card, which is in the words of another guide-hub (card 9, record by 0.9.0)"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["date: 2026-02-30", "tags: [!!bool x]", "tags: !!int ''", "tags: !!timestamp x", "tags: " + "[" * 2000],
+    ids=lambda line: line[:20],
+)
+def test_front_matter_that_yaml_cannot_read(line):
+    card = rec.render_card(build(), info()).replace("license: other", f"license: other\n{line}", 1)
+    assert rec.front_matter(card) == {}
+    with pytest.raises(InputError, match="front matter"):
+        rec.card_faults(card, build())
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("library_name: guide-hub", "library_name: x"),
+        ("tags:\n- guide-hub\n- machine-unlearning\n- guide\n- eg3d\n", "tags: 5\n"),
         ("license_link: LICENSE\n", ""),
         ("base_model: org/eg3d\n", ""),
         ("license: other", "license: [other]"),

@@ -14,7 +14,6 @@ from loopback_hub import HubFault
 from PIL import Image
 
 from guide_hub import cli, pipeline, record
-from guide_hub.cli.verify import previous_record
 from guide_hub.eg3d import EG3D
 from guide_hub.faces import crops
 from guide_hub.recipe import list_recipes, load_recipe, recipe_text
@@ -91,7 +90,8 @@ def test_erase_json_is_the_report(call, model, job, tmp_path):
     assert done.err.startswith("warning: ")
     assert "the answer was due" in done.err
     assert set(done.json) == {
-        "status", "request_id", "base", "inversions", "erasures", "retained", "output", "pushed", "errors",
+        "status", "request_id", "request_ids", "base", "inversions", "erasures", "retained", "output",
+        "pushed", "errors",
     }  # fmt: skip
     (erasure,) = done.json["erasures"]
     metrics = record.read_record(tmp_path / "erased")["predicate"]["erasures"][0]["metrics"]
@@ -274,8 +274,8 @@ def test_push_elsewhere_is_a_commit(call, hub, finished, tmp_path):
     hub.commit("org/elsewhere", {"erasure_record.json": record.to_bytes(statement)})
     refused = call("push", folder, "--to", "org/elsewhere")
     assert refused.code == 2
-    assert "--supersede" in refused.err
-    assert call("push", folder, "--to", "org/elsewhere", "--supersede").code == 0
+    assert "--replace-record" in refused.err
+    assert call("push", folder, "--to", "org/elsewhere", "--replace-record").code == 0
 
 
 def test_push_keeps_a_private_base_private(call, hub, model, job):
@@ -308,30 +308,23 @@ def test_push_refuses_a_changed_folder(call, hub, finished, tmp_path):
 # verify, render, check, recipes, help
 
 
-def test_verify(call, finished, tmp_path):
+def test_verify(call, finished):
+    """What a run leaves is whole; `test_verify` has every way in which it may not be."""
     done = call("verify", finished, "--json")
-    assert done.code == 0
-    assert done.json == {
-        "status": "verified", "erasures": [{"identity_id": "subject-a", "result": "PASSED"}],
-    }  # fmt: skip
-    folder = copied(finished, tmp_path / "copy")
-    data = bytearray((folder / "model.safetensors").read_bytes())
-    data[-1] ^= 1
-    (folder / "model.safetensors").write_bytes(data)
-    done = call("verify", folder, "--json")
-    assert (done.code, done.json["status"]) == (3, "error")
-    assert all("model.safetensors" in e["message"] for e in done.json["errors"])
+    assert (done.code, done.json["status"]) == (0, "verified")
+    assert done.json["erasures"] == [
+        {"request_id": "req-7", "identity_id": "subject-a", "result": "PASSED"},
+    ]  # fmt: skip
 
 
 def test_verify_looks_at_what_is_listed_and_at_other_weights(call, hub, finished):
-    hub.create_repo(
-        REPO, {**tiny.tree(finished), ".gitattributes": b"", "LICENSE.md": b"", "assets/x.png": b""}
-    )
+    hub.create_repo(REPO, {**tiny.tree(finished), ".gitattributes": b"", "LICENSE.md": b"", "notes.txt": b""})
     assert call("verify", REPO).code == 0
     hub.commit(REPO, {"old/ffhq.pkl": b"the person is still in here"})
     done = call("verify", REPO)
     assert done.code == 3
-    assert "old/ffhq.pkl may still show the erased people" in done.err
+    assert "other weights" in done.err
+    assert "old/ffhq.pkl may still" in done.out
 
 
 def test_verify_follows_the_chain_to_the_hub(call, hub, model, job, tmp_path):
@@ -352,12 +345,8 @@ def test_verify_follows_the_chain_to_the_hub(call, hub, model, job, tmp_path):
     record.write_sums(folder)
     forged = call("verify", folder)
     assert forged.code == 3
-    assert "no previous record" in forged.err
-
-
-@pytest.mark.parametrize("uri", ["hf://org/gone", "local", "builtin:synthetic-heads"])
-def test_verify_does_without_a_base_that_cannot_be_had(hub, uri):
-    assert previous_record({"predicate": {"base": {"uri": uri, "revision": "0" * 40}}}) is None
+    assert "chain" in forged.err
+    assert "no previous record" in forged.out
 
 
 def test_render(call, model, tmp_path):

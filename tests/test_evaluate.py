@@ -213,7 +213,7 @@ def test_another_base_is_only_told(job, model, tmp_path):
     progress = SimpleNamespace(warn=said.append, stage=lambda text: None)
     erased = evaluate.hub.resolve(str(job.erased))
     sha256 = record.file_sha256(erased.weights_file)
-    found, digest = evaluate._find_base(erased, sha256, str(other), progress)
+    found, digest = evaluate.find_base(erased, sha256, str(other), progress)
     assert (found.folder, digest) == (other, record.file_sha256(other / "model.safetensors"))
     assert said == ["the base is not the one that the model's record names"]
 

@@ -334,7 +334,7 @@ def test_a_real_recogniser_tells_people_apart(photos, detector):
         (message,) = found(torch.cat([same[:2], others[k : k + 1], same[2:]]))
         assert message.startswith("identities[0].images[2] shows another person than 3 others")
     (message,) = found(same[:2], others[:1], same[2:])
-    assert message.startswith("identities[2].images[0] shows the person of identities[0]")
+    assert message.startswith("identities[2].images[0] shows the person of p0")
 
 
 # ----------------------------------------------------------------------------
@@ -369,11 +369,11 @@ def at_degrees(*angles):
                             "r.yaml:1:4: identities[0].images[3] shows another person than 2 others"]),
         ([[0, 5, 90], [88, 92]],
          ["r.yaml:1:3: identities[0].images[2] shows another person than 2 others of this identity, "
-          "somebody like identities[1] (cosine 0.09, at least 0.50)"]),
-        ([[0, 5], [100], [10]], ["r.yaml:3:1: identities[2].images[0] shows the person of identities[0] ("]),
+          "somebody like p1 (cosine 0.09, at least 0.50)"]),
+        ([[0, 5], [100], [10]], ["r.yaml:3:1: identities[2].images[0] shows the person of p0 ("]),
         ([[0], [50]], []),  # 0.64: within the doubt above 0.6
-        ([[0], [90], [1], [91]], ["r.yaml:3:1: identities[2].images[0] shows the person of identities[0]",
-                                  "r.yaml:4:1: identities[3].images[0] shows the person of identities[1]"]),
+        ([[0], [90], [1], [91]], ["r.yaml:3:1: identities[2].images[0] shows the person of p0",
+                                  "r.yaml:4:1: identities[3].images[0] shows the person of p1"]),
     ],
 )  # fmt: skip
 def test_who_is_put_together(people, expected):

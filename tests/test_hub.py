@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from loopback_hub import (
+    JOB_TOKEN,
     READ_TOKEN,
+    REPO_TOKEN,
     SCOPED_READ_TOKEN,
     SCOPED_TOKEN,
     STRANGER_TOKEN,
@@ -21,7 +23,16 @@ from loopback_hub import (
 
 from guide_hub import hub as guide_hub_hub
 from guide_hub.errors import ConflictError, GuideHubError, HubError, InputError
-from guide_hub.hub import Head, find_open_pr, preflight, push, read_card, require_licence, resolve
+from guide_hub.hub import (
+    Head,
+    other_weights,
+    own_open_pulls,
+    preflight,
+    push,
+    read_card,
+    require_licence,
+    resolve,
+)
 
 CARD = b"---\nlicense: other\nlicense_name: research\ntags:\n- eg3d\n---\n# A face generator\n"
 MODEL = {
@@ -257,6 +268,9 @@ def test_card_that_can_not_be_read(tmp_path: Path) -> None:
     for text in ("", "# title", "---\nlicense: mit\n", "---\n[\n---\n", "---\n- a\n---\n"):
         card.write_text(text)
         assert read_card(card) == {}
+    for value in ("2026-02-30", "!!bool x", "!!int ''", "!!timestamp x", "[" * 5000):
+        card.write_text(f"---\ndate: {value}\n---\n")
+        assert read_card(card) == {}
     card.write_bytes(b"\xef\xbb\xbf---\r\nlicense: mit\r\n---\r\n")
     assert read_card(card) == {"license": "mit"}
 
@@ -368,14 +382,18 @@ def test_pull_request_stays_off_main_until_it_is_merged(
 ) -> None:
     base = hub.create_repo("org/eg3d", MODEL)
     monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
-    assert find_open_pr("org/eg3d", "Erase subject-a") is None
+    assert own_open_pulls("org/eg3d", "Erase") == ([], True)
     pushed = publish(finished, base, create_pr=True)
     assert pushed.pr_url == f"{hub.endpoint}/org/eg3d/discussions/1"
-    assert find_open_pr("org/eg3d", "Erase subject-a") == pushed.pr_url
-    assert find_open_pr("org/eg3d", "Erase subject-b") is None
+    assert [pull.url for pull in own_open_pulls("org/eg3d", "Erase")[0]] == [pushed.pr_url]
+    assert own_open_pulls("org/eg3d", "Other") == ([], True)
     with monkeypatch.context() as someone_else:
         someone_else.setenv("HF_TOKEN", WRITE_TOKEN)
-        assert find_open_pr("org/eg3d", "Erase subject-a") is None
+        assert own_open_pulls("org/eg3d", "Erase") == ([], True)
+    with monkeypatch.context() as job:  # which can't be asked who it is
+        job.setenv("HF_TOKEN", JOB_TOKEN)
+        pulls, own = own_open_pulls("org/eg3d", "Erase")
+        assert ([pull.url for pull in pulls], own) == ([pushed.pr_url], False)
     assert hub.head("org/eg3d") == base
     assert hub.files("org/eg3d") == MODEL
     assert resolve("org/eg3d").weights_file.read_bytes() == MODEL["model.safetensors"]
@@ -385,7 +403,7 @@ def test_pull_request_stays_off_main_until_it_is_merged(
 
     hub.merge("org/eg3d", 1)
     assert resolve("org/eg3d").weights_file.read_bytes() == (finished / "model.safetensors").read_bytes()
-    assert find_open_pr("org/eg3d", "Erase subject-a") is None
+    assert own_open_pulls("org/eg3d", "Erase") == ([], True)
 
 
 @pytest.mark.parametrize("create_pr", [False, True])
@@ -499,6 +517,199 @@ def test_tampered_and_incomplete_folders_are_refused(hub: LoopbackHub, finished:
     assert not hub.wire
 
 
+# -- a Hub in trouble --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that we and the client would have waited; nobody does."""
+    naps: list[float] = []
+    monkeypatch.setattr("time.sleep", naps.append)
+    return naps
+
+
+# What the client itself tries again: listings, preupload, LFS. And what only `patiently` and `push` do.
+CLIENTS = [("POST", "/preupload/"), ("POST", "/objects/batch"), ("PUT", "/_lfs/")]
+OURS = [("GET", "/api/models/org/eg3d$"), ("POST", "/paths-info/"), ("POST", "/commit/main")]
+OURS += [("POST", "/validate-yaml")]
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+@pytest.mark.parametrize(("method", "path"), CLIENTS + OURS)
+def test_push_to_a_busy_hub(
+    hub: LoopbackHub, finished: Path, naps: list[float], method: str, path: str, create_pr: bool
+) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.trouble(method, path, status=503)
+    hub.trouble(method, path, status=429, headers={"Retry-After": "7"})
+    pushed = publish(finished, base, create_pr=create_pr)
+    assert hub.files("org/eg3d", pushed.commit).items() >= contents(finished).items()
+    assert len(naps) == 2
+    assert max(naps) >= 7
+    commits = {c.oid for ref in hub.repos["org/eg3d"].refs for c in hub.log("org/eg3d", ref)}
+    assert commits == {base, pushed.commit}
+    assert len(hub.repos["org/eg3d"].pulls) == create_pr
+
+
+@pytest.mark.parametrize(
+    ("trouble", "tries"),
+    [({"status": 503}, 4), ({"status": 500}, 1), ({"status": 429, "headers": {"Retry-After": "3600"}}, 1)],
+)
+def test_patience_ends(
+    hub: LoopbackHub, finished: Path, naps: list[float], trouble: dict, tries: int
+) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.trouble("POST", "/commit/main", times=99, **trouble)
+    with pytest.raises(HubError) as caught:
+        publish(finished, base)
+    assert caught.value.exit_code == 4
+    assert len(hub.requests("POST", "/commit/main")) == tries
+    assert len(naps) == tries - 1
+    assert hub.head("org/eg3d") == base
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_preflight_on_a_busy_hub(hub: LoopbackHub, naps: list[float], create_pr: bool) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    for path in ("/whoami-v2", "/auth-check", "/api/models/org/eg3d\\?"):
+        hub.trouble("GET", path, status=502)
+    assert preflight("org/eg3d", create_pr=create_pr).sha == base
+    assert len(naps) == 3
+
+
+def test_upload_that_is_cut_is_sent_again_by_the_client(
+    hub: LoopbackHub, finished: Path, naps: list[float]
+) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.trouble("PUT", "/_lfs/", cut_after=8, times=2)
+    publish(finished, base)
+    assert hub.files("org/eg3d").items() >= contents(finished).items()
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_upload_that_stays_cut_is_finished_by_another_push(
+    hub: LoopbackHub, finished: Path, naps: list[float], create_pr: bool
+) -> None:
+    """What was uploaded is not sent again, and nothing of it shows before the one commit."""
+    base = hub.create_repo("org/eg3d", MODEL)
+    weights = hashlib.sha256((finished / "model.safetensors").read_bytes()).hexdigest()
+    picture = hashlib.sha256((finished / "assets/before_after.png").read_bytes()).hexdigest()
+    cut = hub.trouble("PUT", weights, cut_after=1000, times=99)
+    with pytest.raises(HubError, match=r"broke off|can't be reached") as caught:
+        publish(finished, base, create_pr=create_pr)
+    assert caught.value.exit_code == 4
+    assert (hub.head("org/eg3d"), hub.repos["org/eg3d"].pulls) == (base, [])
+    assert not hub.requests("POST", "/commit/")
+    cut.times = 0
+    hub.wire.clear()
+    pushed = publish(finished, base, create_pr=create_pr)
+    assert hub.files("org/eg3d", pushed.commit).items() >= contents(finished).items()
+    sent = {Path(r.path).name for r in hub.requests("PUT", "/_lfs/")}
+    assert weights in sent
+    assert len(hub.requests("PUT", picture)) <= 1
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_commit_whose_answer_is_lost_is_not_made_twice(
+    hub: LoopbackHub, finished: Path, naps: list[float], create_pr: bool
+) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.trouble("POST", "/commit/main", lost=True)
+    pushed = publish(finished, base, create_pr=create_pr, delete=["network.pkl"])
+    assert len(hub.requests("POST", "/commit/main")) == 1
+    assert pushed.commit == hub.head("org/eg3d", "refs/pr/1" if create_pr else "main")
+    assert len(hub.repos["org/eg3d"].pulls) == create_pr
+    assert (pushed.pr_url is not None) == create_pr
+    if create_pr:
+        assert pushed.pr_url == f"{hub.endpoint}/org/eg3d/discussions/1"
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_push_done_twice_is_done_once(hub: LoopbackHub, finished: Path, create_pr: bool) -> None:
+    """As after a kill between the commit and its answer."""
+    base = hub.create_repo("org/eg3d", MODEL)
+    first = publish(finished, base, create_pr=create_pr)
+    assert publish(finished, base, create_pr=create_pr) == first
+    assert len(hub.requests("POST", "/commit/main")) == 1
+    if create_pr:
+        hub.merge("org/eg3d", 1)
+        again = publish(finished, base, create_pr=True)
+        assert (again.commit, again.pr_url) == (hub.head("org/eg3d"), None)
+        assert len(hub.repos["org/eg3d"].pulls) == 1
+
+
+def test_pull_request_of_the_same_title_with_other_files_is_not_ours(
+    hub: LoopbackHub, finished: Path
+) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.pull_request("org/eg3d", {"model.safetensors": b"the person"}, "Erase subject-a", "stranger")
+    pushed = publish(finished, base, create_pr=True)
+    assert pushed.pr_url == f"{hub.endpoint}/org/eg3d/discussions/2"
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_head_that_moves_during_the_upload(hub: LoopbackHub, finished: Path, create_pr: bool) -> None:
+    """Uploads take minutes; nothing is committed on top of what came meanwhile, nor a request opened."""
+    base = hub.create_repo("org/eg3d", MODEL)
+    meanwhile = {"erasure_record.json": b"somebody else's erasure"}
+    hub.trouble("PUT", "/_lfs/", act=lambda: hub.commit("org/eg3d", meanwhile))
+    with pytest.raises(ConflictError) as caught:
+        publish(finished, base, create_pr=create_pr)
+    assert caught.value.exit_code == 5
+    assert not hub.requests("POST", "/commit/")
+    assert hub.repos["org/eg3d"].pulls == []
+    assert hub.files("org/eg3d")["model.safetensors"] == MODEL["model.safetensors"]
+
+
+def test_slow_download_goes_on_where_it_stopped(hub: LoopbackHub) -> None:
+    hub.create_repo("org/slow", MODEL)
+    hub.trouble("GET", "/_lfs/", slow=1.5)
+    code = "from guide_hub.hub import resolve; print(resolve('org/slow').weights_file.read_bytes().hex())"
+    environment = {**os.environ, "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == MODEL["model.safetensors"].hex()
+    assert len(hub.requests("GET", "/_lfs/")) == 2
+
+
+# -- tokens for one repository -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", [REPO_TOKEN, JOB_TOKEN], ids=["fine-grained", "trusted-publisher"])
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_token_for_one_repository(
+    hub: LoopbackHub, finished: Path, monkeypatch: pytest.MonkeyPatch, token: str, create_pr: bool
+) -> None:
+    base = hub.create_repo("org/eg3d", MODEL)
+    hub.create_repo("org/secret", MODEL, private=True)
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert preflight("org/eg3d", create_pr=create_pr) == Head("org/eg3d", base, ["network.pkl"])
+    pushed = publish(finished, base, create_pr=create_pr)
+    assert hub.files("org/eg3d", pushed.commit).items() >= contents(finished).items()
+    with pytest.raises(HubError, match="does not exist"):
+        resolve("org/secret")
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_token_for_another_repository_is_found_out_before_the_work(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, create_pr: bool
+) -> None:
+    hub.create_repo("org/other", MODEL)
+    monkeypatch.setenv("HF_TOKEN", REPO_TOKEN)
+    with pytest.raises(HubError, match=r"can't write to org/other|403"):
+        preflight("org/other", create_pr=create_pr)
+
+
+def test_access_of_a_stranger_is_pull_requests_alone(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.create_repo("org/eg3d", MODEL)
+    assert preflight("org/eg3d", create_pr=True).may_write
+    monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
+    assert not preflight("org/eg3d", create_pr=True).may_write
+
+
 # -- privacy and failures ----------------------------------------------------------------------------------
 
 
@@ -600,3 +811,30 @@ def test_loopback_hub_keeps_what_was_sent(hub: LoopbackHub, finished: Path) -> N
     assert (finished / "model.safetensors").read_bytes() in sent
     assert (finished / "erasure_record.json").read_bytes() in sent
     assert b"Erase subject-a" in sent
+
+
+# -- what may hold weights ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ema.tar", "ckpt.zip", "model.pkl.gz", "w.tar.gz", "network.jit", "model.engine", "old.pt.bak", "A.PKL"],
+)
+def test_other_weights_by_name(name: str) -> None:
+    assert other_weights([name, "model.safetensors", "notes.txt"]) == [name]
+
+
+def test_other_weights_by_size(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the Hub, LFS files of an unknown kind count; pictures, text and our own do not."""
+    monkeypatch.setattr("loopback_hub.LFS_SUFFIXES", (".safetensors", ".png", ".blob", "LICENSE"))
+    files = {
+        "network.blob": b"x",
+        "teaser.png": b"x",
+        "small.dat": b"x",
+        "model.safetensors.index.json": b"x",
+    }
+    hub.create_repo("org/eg3d", {**without("network.pkl"), **files})
+    assert preflight("org/eg3d").other_weights == ["network.blob"]
+    assert resolve("org/eg3d").other_weights == ["network.blob"]
+    assert other_weights(["big.dat"], ["big.dat"]) == ["big.dat"]
+    assert other_weights(["big.dat"]) == []

@@ -237,7 +237,11 @@ def test_the_fit_goes_on_until_the_gate_holds():
     assert person.shown
     assert (person.fitted, person.quality.cosine) == (2, (0.4, 0.7, 0.1))
     assert torch.equal(person.c, pose_label(torch.ones(3, 3)))
-    assert person.points[:, 0, 0].tolist() == [-1.0, 0.0]
+    assert person.points[:, 0, 0].tolist() == [-1.0]  # the judge does not know the held-out photo
+    assert person.measured == [0, 1]
+    known = invert_person(inverter, photos, None, gate([(0.2, 0.9), (0.6,)]))
+    assert known.points[:, 0, 0].tolist() == [-1.0, 0.0]
+    assert known.measured == [0, 1, 2]
     assert not invert_person(inverter, photos[:1], None, gate([(0.2,), (0.3,)])).shown
     assert inverter.asked == 2
     assert invert_person(inverter, photos[:1], None, gate([(0.5,)])).shown

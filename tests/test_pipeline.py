@@ -11,7 +11,7 @@ import pytest
 import tiny_erasure as tiny
 import torch
 from loopback_hub import READ_TOKEN, HubFault
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from guide_hub import hub as hub_module
 from guide_hub import people, pipeline, publish, record
@@ -24,6 +24,7 @@ from guide_hub.faces import crops
 from guide_hub.faces.registry import load_identity
 from guide_hub.interrupt import Stopped, Stopper
 from guide_hub.inversion import Inverter
+from guide_hub.invert import invert
 from guide_hub.publish import building
 from guide_hub.recipe import load_recipe
 from guide_hub.request import load_request
@@ -185,7 +186,11 @@ def test_now_is_measured_on_the_final_weights(first, home, model):
 
 
 def test_private_sheets_are_for_the_owner_alone(first):
-    assert set(tiny.tree(first.private)) == {"subject-a.png", "subject-b.png", "retained.png"}
+    assert set(tiny.tree(first.private)) == {
+        "subject-a.png", "subject-b.png", "retained.png", "reply-req-7.md",
+    }  # fmt: skip
+    assert "| subject-b |" in (first.private / "reply-req-7.md").read_text()
+    assert stat.S_IMODE((first.private / "reply-req-7.md").stat().st_mode) == 0o600
     assert stat.S_IMODE(first.private.stat().st_mode) == 0o700
 
 
@@ -243,9 +248,44 @@ def test_missed_bystanders_fail_everybody(model, one, tmp_path, monkeypatch):
 
 def test_one_person_under_two_names_is_refused(model, home, one, tmp_path, monkeypatch):
     monkeypatch.setattr(people, "check_grouping", check_grouping)
-    with pytest.raises(InputError, match=r"req-7.yaml:\d+:\d+: .* shows the person of identities\[0\]"):
+    with pytest.raises(InputError, match=r"req-7.yaml:\d+:\d+: .* shows the person of subject-a"):
         pipeline.erase(str(model), tiny.make_request(tmp_path / "two"), **one.options)
     assert not (tmp_path / "state").exists()
+
+
+def test_held_out_photos_that_the_model_does_not_show_test_nothing(model, one, monkeypatch):
+    """Two photos, one held out, of which the judge recognises the fitted one alone."""
+    request = tiny.make_request(one.request.parent, people={"subject-a": ("IMG_2207.png", "IMG_2208.png")})
+    report = erase(model, one)
+    (figures,), (erasure,) = report.inversions, report.erasures
+    assert erasure.id_others is not None
+    between = sorted((figures.cosine, erasure.id_others.before))
+    assert between[0] < between[1]
+    monkeypatch.setattr(pipeline, "find_threshold", lambda *_: sum(between) / 2)
+    warned = []
+    watch = tiny.Watch()
+    watch.warn = warned.append
+    if figures.cosine < erasure.id_others.before:  # the fitted one is to be recognised
+        request.write_text(
+            request.read_text().replace("IMG_2207.png, IMG_2208.png", "IMG_2208.png, IMG_2207.png")
+        )
+    report = erase(model, one, output=one.output.with_name("again"), progress=watch)
+    assert report.erasures[0].id_others is None
+    assert any("1 of 1 held-out photos" in text for text in warned)
+
+
+def test_latents_that_invert_found_are_taken(model, one, tmp_path, world, monkeypatch):
+    monkeypatch.setattr("guide_hub.invert.find_threshold", lambda *_: tiny.EVERYBODY)
+    invert(str(model), one.request, recipe=one.options["recipe"], report=tmp_path / "found", device="cpu")
+    calls = len(world.latents)
+    report = erase(model, one, latents=tmp_path / "found" / "latents.safetensors")
+    assert len(world.latents) == calls  # nothing was inverted again
+    plain = erase(model, one, output=tmp_path / "plain")
+    assert weights(tmp_path / "plain") == weights(one.output)
+    assert report.erasures[0].id == plain.erasures[0].id
+    save_file({"somebody-else": torch.zeros(1, 8, 32)}, tmp_path / "others.safetensors")
+    with pytest.raises(InputError, match="no latent of this model for subject-a"):
+        erase(model, one, output=tmp_path / "no", latents=tmp_path / "others.safetensors")
 
 
 def test_no_match_writes_nothing(model, one, tmp_path, monkeypatch):
@@ -258,7 +298,7 @@ def test_no_match_writes_nothing(model, one, tmp_path, monkeypatch):
     assert (figures.identity_id, figures.photos, figures.threshold) == ("subject-a", 1, tiny.NOBODY)
     assert -1 < figures.cosine < tiny.NOBODY
     assert not one.output.exists()
-    assert not (tmp_path / "state").exists()
+    assert set(tiny.tree(tmp_path / "state")) == {"replies/reply-req-7.md"}  # the answer, no latents
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -354,6 +394,44 @@ def test_stopper_waits_for_a_step_only():
 # The Hub
 
 
+def test_several_requests_are_one_commit(hub, published, one, tmp_path):
+    other = tiny.make_request(tmp_path / "other", "req-8", {"subject-a": ("holiday.png",)}, regime="ccpa")
+    both = SimpleNamespace(request=[one.request, other], options=one.options)
+    watch = tiny.Watch()
+    report = erase(REPO, both, progress=watch, report=tmp_path / "private")
+    assert (report.request_id, report.request_ids) == (None, ["req-7", "req-8"])
+    assert [(e.request_id, e.identity_id, e.sequence) for e in report.erasures] == [
+        ("req-7", "subject-a", 1), ("req-8", "subject-a", 2),
+    ]  # fmt: skip
+    assert [name for name, _ in watch.starts] == ["req-7.subject-a", "req-8.subject-a"]
+    assert set(tiny.tree(tmp_path / "private")) == {
+        "req-7.subject-a.png", "req-8.subject-a.png", "retained.png", "reply-req-7.md", "reply-req-8.md",
+    }  # fmt: skip
+    (pull,) = hub.repos[REPO].pulls
+    assert pull.title == "Erase the identities of requests req-7, req-8"
+    listed = record.read_record(one.output)["predicate"]["erasures"]
+    assert [(e["requestId"], e["regime"]) for e in listed] == [("req-7", "voluntary"), ("req-8", "ccpa")]
+
+    again = erase(REPO, both, output=tmp_path / "again")  # open already
+    assert (again.status, len(hub.repos[REPO].pulls)) == ("already_erased", 1)
+    hub.merge(REPO, 1)
+    third = tiny.make_request(tmp_path / "third", "req-9", {"subject-a": ("party.png",)})
+    grown = SimpleNamespace(request=[other, third, one.request], options=one.options)
+    report = erase(REPO, grown, output=tmp_path / "grown")
+    assert [e.request_id for e in report.erasures] == ["req-9"]
+    assert hub.repos[REPO].pulls[1].title == "Erase the identities of request req-9"
+
+
+def test_requests_are_refused_together(model, one, tmp_path):
+    broken = tmp_path / "request" / "broken.yaml"
+    broken.write_text("schema: guide-hub/request/v2\n")
+    with pytest.raises(InputError) as error:
+        erase(model, SimpleNamespace(request=[one.request, broken, one.request], options=one.options))
+    told = str(error.value)
+    assert "broken.yaml:1:9: schema must be guide-hub/request/v1" in told
+    assert "request req-7 is given twice" in told
+
+
 def test_pull_request_by_default(hub, published, one, world, tmp_path):
     hub.commit(REPO, {"notes.txt": b"kept"})
     tip = hub.head(REPO)
@@ -412,8 +490,7 @@ def test_request_that_grew_erases_the_new_ones(hub, published, one, tmp_path):
     statement = record.read_record(tmp_path / "more")
     assert [e["identityId"] for e in statement["predicate"]["erasures"]] == ["subject-a", "subject-b"]
     card = (tmp_path / "more" / "README.md").read_text()
-    assert "by suppressing one identity" in card
-    assert "That base already had one identity suppressed." in card
+    assert "On request, 2 identities are suppressed in it. The base came with erasures of its own" in card
     assert hub.repos[REPO].pulls == []
 
 
@@ -475,7 +552,7 @@ def test_erased_people_are_not_brought_back(hub, model, published, one, tmp_path
         erase(REPO, one, progress=tiny.Watch(pytest.fail), **again)
     assert hub.head("org/eg3d-erased") == tip
     assert erase("org/eg3d-erased", one, output=tmp_path / "chained", push=False).status == "erased"
-    erase(REPO, one, supersede=True, **again)
+    erase(REPO, one, replace_record=True, **again)
     assert hub.log("org/eg3d-erased")[0].parent == tip
 
 
@@ -558,7 +635,7 @@ def test_dry_run_writes_nothing(model, one, tmp_path):
     before = tiny.tree(tmp_path)
     report = erase(model, one, dry_run=True)
     assert report.status == "planned"
-    assert report.plan["identities"] == [{"identity_id": "subject-a", "photos": 1}]
+    assert report.plan["identities"] == [{"request_id": "req-7", "identity_id": "subject-a", "photos": 1}]
     assert report.plan["steps"] == tiny.STEPS
     assert tiny.tree(tmp_path) == before
 

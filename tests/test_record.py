@@ -67,10 +67,57 @@ def build(**changes):
     return rec.build_record(**(given | changes))
 
 
-def test_golden_bytes():
-    """The file of version 1 stays readable for ever, and building it again gives the same bytes."""
-    assert rec.to_bytes(build()) == GOLDEN.read_bytes()
-    assert rec.read_record(GOLDEN) == build()
+def chained():
+    """A record that continues `build`'s."""
+    return build(
+        base=rec.Base("hf://org/eg3d", "1" * 64, "6" * 40),
+        subject={"model.safetensors": "7" * 64, "config.json": "2" * 64},
+        erasures=[erasure("subject-c", "2026-0043", regime="ccpa")],
+        previous=rec.to_bytes(build()),
+    )
+
+
+def purged():
+    return rec.parse_record(rec.with_prior_revisions(rec.to_bytes(chained()), "purged"))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("", build), (".chained", chained), (".purged", purged)], ids=["one", "two", "purged"]
+)
+def test_golden_bytes(name, make):
+    """Files of version 1 stay readable for ever, and building them again gives the same bytes."""
+    golden = GOLDEN.with_name(f"erasure_record.v1{name}.json")
+    assert rec.to_bytes(make()) == golden.read_bytes()
+    assert rec.read_record(golden) == make()
+    jsonschema.validate(json.loads(golden.read_bytes()), schema())
+
+
+def test_golden_chain():
+    one, two, gone = (GOLDEN.with_name(f"erasure_record.v1{n}.json") for n in ("", ".chained", ".purged"))
+    for newer in (two, gone):
+        assert rec.check_link(rec.read_record(newer), one.read_bytes()) == []
+    commitment = rec.read_record(one)["predicate"]["erasures"][0]["commitment"]
+    assert rec.matches(commitment, KEY, "2026-0042", "subject-a", [PHOTO])
+
+
+def test_a_purge_amends_the_record_and_is_no_link():
+    data = rec.to_bytes(chained())
+    amended = rec.with_prior_revisions(data, "purged")
+    before, after = rec.parse_record(data), rec.parse_record(amended)
+    assert after["predicate"].pop("priorRevisions") == "purged"
+    assert before["predicate"].pop("priorRevisions") == "reachable"
+    assert after == before  # the link to the older record included
+    assert rec.with_prior_revisions(amended, "reachable") == data
+    assert rec.sha256(amended) in rec.amended_digests(data)
+    assert rec.amended_digests(amended) == rec.amended_digests(data)
+    assert rec.sha256(rec.to_bytes(build())) not in rec.amended_digests(data)
+    third = build(previous=amended, base=rec.Base("local", "7" * 64), erasures=[erasure("subject-d")])
+    assert rec.check_link(third, amended) == []
+    assert rec.check_link(third, data) != []  # the next one continues what lies in the repository
+    with pytest.raises(InputError):
+        rec.with_prior_revisions(b"{}", "purged")
+    with pytest.raises(InputError):
+        rec.parse_record(rec.with_prior_revisions(data, "gone"))
 
 
 def test_it_is_an_intoto_statement():
@@ -184,6 +231,12 @@ def test_a_broken_chain_is_found():
     assert "erasure 1" in complaints(lambda p: p["erasures"][0].update(commitment="hmac-sha256:" + "0" * 64))
     assert "erasure 2" in complaints(lambda p: p["erasures"][1]["metrics"]["id"].update(threshold=0.9))
     assert "erasure 1" in complaints(lambda p: p["erasures"].pop(0))
+    assert "erasure 1" in complaints(lambda p: p["erasures"][0]["metrics"].update(verifiedAfter=0.5))
+    assert "erasure 1" in complaints(lambda p: p["erasures"][0]["metrics"]["idOthers"].update(after=0.1))
+    assert "erasure 1" in complaints(lambda p: p["erasures"][0].update(ground="art-17"))
+    assert "erasure 1" in complaints(lambda p: p["erasures"][0].update(result="WARNED"))
+    assert complaints(lambda p: p["erasures"][0].update(result="FAILED")) == ""  # it came back: said openly
+    assert complaints(lambda p: p["erasures"][0]["metrics"]["id"].update(now=0.1)) == ""
 
 
 def test_a_newer_record_can_be_read_but_not_carried_over():
@@ -289,6 +342,27 @@ def test_key_from_the_environment(tmp_path, monkeypatch):
         rec.load_key(tmp_path)
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "state").exists()
+
+
+def test_a_key_is_rotated(tmp_path, monkeypatch):
+    """A new line on top: it makes commitments from now on, and the older key still checks the old ones."""
+    monkeypatch.delenv("GUIDE_HUB_KEY", raising=False)
+    assert rec.find_keys(tmp_path) == []
+    old = rec.load_key(tmp_path)
+    earlier = rec.commit(old, "2026-0042", "subject-a", [PHOTO])
+    file = tmp_path / "key"
+    file.write_text(f"{KEY.hex()}\n{file.read_text()}")
+    assert rec.load_key(tmp_path) == rec.find_key(tmp_path) == KEY
+    assert rec.find_keys(tmp_path) == [KEY, old]
+    answers = [
+        rec.matches(earlier, key, "2026-0042", "subject-a", [PHOTO]) for key in rec.find_keys(tmp_path)
+    ]
+    assert answers == [False, True]
+    file.write_text(f"{KEY.hex()}\n00ff\n")
+    with pytest.raises(InputError, match="damaged"):
+        rec.find_keys(tmp_path)
+    monkeypatch.setenv("GUIDE_HUB_KEY", f"a long enough sentence that nobody guesses\n{old.hex()}\n")
+    assert rec.find_keys(tmp_path) == [b"a long enough sentence that nobody guesses", old]
 
 
 def test_the_key_stays_out_of_what_is_published(tmp_path):

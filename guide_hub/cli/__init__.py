@@ -16,6 +16,8 @@ COMMANDS = {
     "invert": "How well a model shows a request's people.",
     "push": "Push a finished output folder in one commit.",
     "verify": "Check a model's hashes, record and card.",
+    "audit": "Find what a repository still serves of erased people.",
+    "purge": "Remove what an audit finds; only with --yes.",
     "convert": "Turn an official EG3D pickle into safetensors, running none of its code.",
     "evaluate": "GUIDE's ID, FID and KID of an erased model.",
     "render": "Pictures from a model.",

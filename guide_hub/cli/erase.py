@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command("erase")
 @click.option("--repo", "--repo-id", required=True, help="Hub id, folder or builtin:synthetic-heads.")
 @click.option(
-    "--request", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The takedown YAML."
-)
+    "--request", "requests", required=True, multiple=True, type=click.Path(dir_okay=False, path_type=Path),
+    help="The takedown YAML; several are one run and one commit.",
+)  # fmt: skip
 @click.option("--revision", help="Branch, tag or commit of the model.")
 @click.option("--recipe", help="Recipe name or file; default: the one that fits the model.")
 @click.option("--output", type=FOLDER, help="Where the erased model goes; default ./NAME-erased.")
@@ -30,16 +32,24 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--report", type=FOLDER, help="Private sheets with the people's faces.")
+@click.option("--latents", type=FILE, help="What invert --report found; the photos still have to agree.")
 @click.option("--state", type=FOLDER, help="Key and progress of killed runs.")
 @click.option("--delete-other-weights", is_flag=True, help="Delete further weight files in the same commit.")
-@click.option("--supersede", is_flag=True, help="Replace the target's record and weights.")
+@click.option(
+    "--replace-record", is_flag=True, help="Replace the target's record of other erasures, and its weights."
+)
+@click.option(
+    "--supersede", is_flag=True, help="Point to the target from the base's card, by a pull request there."
+)
 @click.option("--license", type=FILE, help="Licence text of a model that has none.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
 @click.option("-y", "--yes", is_flag=True, help="Accepted for scripts; nothing here asks.")
-def command(repo: str, request: Path, as_json: bool, quiet: bool, yes: bool, **settings: Any) -> None:
-    """Take every person of a request out of a model, one after the other.
+def command(
+    repo: str, requests: tuple[Path, ...], as_json: bool, quiet: bool, yes: bool, **settings: Any
+) -> None:
+    """Take every person of the requests out of a model, one after the other.
 
     Finds each person's latent from the photos, unlearns it with GUIDE, measures that the people are gone and
     everybody else is still there, writes a safetensors model with its card and record, and pushes it in one
@@ -48,14 +58,40 @@ def command(repo: str, request: Path, as_json: bool, quiet: bool, yes: bool, **s
     from guide_hub.cli import output
     from guide_hub.pipeline import erase
 
-    report = erase(repo, request, progress=output.progress(quiet), **settings)
+    report = erase(repo, requests, progress=output.progress(quiet), **settings)
     if as_json:
         output.write_json(report.to_dict())
     elif report.plan is not None:
-        for key, value in report.plan.items():
-            click.echo(f"{key.replace('_', ' ')}: {value}")
+        for line in plan_lines(report.plan):
+            click.echo(line)
     elif report.status == "already_erased":
         where = report.pushed["pr_url"] if report.pushed else "this model's record"
-        click.echo(f"request {report.request_id} is already in {where}; nothing to do")
+        click.echo(f"already in {where}: request {', '.join(report.request_ids)}; nothing to do")
     else:
         output.figures(report)
+
+
+def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """A plan for people: one line a subject."""
+    from guide_hub.cli.audit import size
+
+    shown = dict(plan)
+    shown["identities"] = ", ".join(f"{p['identity_id']} ({p['photos']} photos)" for p in plan["identities"])
+    shown["time"] = _time(plan["time"])
+    files = [(f["name"], f["bytes"]) for f in plan["files"]]
+    shown["files"] = ", ".join(n if b is None else f"{n} ({size(b)})" for n, b in files)
+    shown["licence"] = ", ".join(plan["licence"].values())
+    shown["other_weights"] = ", ".join(plan["other_weights"]) or "none"
+    shown["warnings"] = "; ".join(plan["warnings"]) or "none"
+    for key, value in shown.items():
+        text = "-" if value is None else value
+        if isinstance(value, bool):
+            text = "yes" if value else "no"
+        yield f"{key.replace('_', ' ')}: {text}"
+
+
+def _time(time: dict[str, Any] | None) -> str:
+    if time is None:
+        return "unknown: this recipe has not run on such a model here"
+    step = f"{time['seconds_per_step']} s a step on {time['device']}"
+    return f"{time['seconds'] / 60:.0f} min of unlearning ({step}), and the inversions and measures"

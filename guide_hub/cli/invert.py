@@ -11,7 +11,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command("invert")
-@click.argument("photos", nargs=-1, metavar="[PHOTO]...", type=click.Path(exists=True, path_type=Path))
+@click.argument("photos", nargs=-1, metavar="[PHOTO]...", type=click.Path(path_type=Path))
 @click.option("--repo", "--repo-id", required=True, help="Hub id, folder or builtin:synthetic-heads.")
 @click.option("--request", type=click.Path(dir_okay=False, path_type=Path), help="The takedown YAML.")
 @click.option("--revision", help="Branch, tag or commit of the model.")

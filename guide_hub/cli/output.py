@@ -89,7 +89,7 @@ def figures(report: Report) -> None:
         for i in report.inversions:
             verdict = "shown" if i.cosine >= i.threshold else "not shown"
             console.print(
-                f"{i.identity_id}: {verdict} (cosine {i.cosine:.2f}, threshold {i.threshold:.2f}, "
+                f"{report.name(i)}: {verdict} (cosine {i.cosine:.2f}, threshold {i.threshold:.2f}, "
                 f"{i.fitted} of {i.photos} photos fitted)"
             )
     if report.erasures:
@@ -99,13 +99,14 @@ def figures(report: Report) -> None:
         for e in report.erasures:
             others = "-" if e.verified_others_after is None else f"{e.verified_others_after:.0%}"
             table.add_row(
-                e.identity_id, f"{e.id.before:.2f}", f"{e.now:.2f}", f"{e.id.threshold:.2f}",
+                report.name(e), f"{e.id.before:.2f}", f"{e.now:.2f}", f"{e.id.threshold:.2f}",
                 f"{e.verified_after:.0%}", others, e.result,
             )  # fmt: skip
         console.print(table)
     if report.retained:
         console.print(
-            f"{report.retained.verified:.0%} of {report.retained.n} other people are still themselves"
+            f"others: still themselves in {report.retained.verified:.0%} of the views of "
+            f"{report.retained.n} random people"
         )
     if report.output:
         console.print(f"written to {report.output}", soft_wrap=True)

@@ -17,7 +17,12 @@ import click
     help="Default: a pull request when pushing to the model's base, else a commit.",
 )
 @click.option("--delete-other-weights", is_flag=True, help="Delete further weight files in the same commit.")
-@click.option("--supersede", is_flag=True, help="Replace the target's record and weights.")
+@click.option(
+    "--replace-record", is_flag=True, help="Replace the target's record of other erasures, and its weights."
+)
+@click.option(
+    "--supersede", is_flag=True, help="Point to the target from the base's card, by a pull request there."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(folder: Path, repo: str, as_json: bool, **settings: Any) -> None:
     """Push a finished output folder in one commit. A folder whose record says FAILED is refused."""

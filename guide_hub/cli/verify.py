@@ -2,63 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from guide_hub.verify import Check
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command("verify")
 @click.argument("repo")
 @click.option("--revision", help="Branch, tag or commit.")
+@click.option("--request", type=FILE, help="Maintainer: check the commitments and measure again.")
+@click.option("--base", help="With --request: the base, where the record's was a folder.")
+@click.option("--state", type=FOLDER, help="With --request: where the key is.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(repo: str, revision: str | None, as_json: bool) -> None:
-    """Check that a model's files are those of its hashes and record. Needs no key and no photos.
+@click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
+def command(
+    repo: str,
+    revision: str | None,
+    request: Path | None,
+    base: str | None,
+    state: Path | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Check that a model is what its record says: files, card, licence, and the chain back to its base.
 
-    Weights beside the erased ones count as a fault: they still show the people.
-
-    Does not measure the model again, and cannot show that its figures are honest.
+    Needs no key and no photos, and does not show that the figures are honest: --request does, for those who
+    have both. What can't be reached is "unchecked". Exit code 3 where a check failed.
     """
-    from guide_hub import hub, record
+    from guide_hub import hub
     from guide_hub.cli import output
-    from guide_hub.errors import Problem, RefusedError
+    from guide_hub.errors import RefusedError
+    from guide_hub.verify import verify
 
     source = hub.resolve(repo, revision)
-    hub.require_licence(source)
-    folder, listed = source.folder, record.read_sums(source.folder)
-    problems = record.check_sums(folder)
-    problems += [
-        Problem(f"{name} is not listed in {hub.CHECKSUMS}")
-        for name in hub.REQUIRED_FILES
-        if name not in listed and name != hub.CHECKSUMS
-    ]
-    problems += [Problem(f"{name} may still show the erased people") for name in source.other_weights]
-    statement = record.read_record(folder)
-    problems += record.check_subject(statement, listed)
-    older = previous_record(statement)
-    if older is not None:
-        problems += record.check_link(statement, older)
-    if problems:
-        raise RefusedError(*problems)
-    erasures = [
-        {"identity_id": e["identityId"], "result": e["result"]} for e in statement["predicate"]["erasures"]
-    ]
-    if record.overall(statement) == "FAILED":
-        raise RefusedError("the files are whole, but the record says that an erasure did not meet its target")
+    found = verify(source)
+    if request is not None:
+        from guide_hub.remeasure import remeasure
+
+        remeasure(found, source, request, base, state, device, output.progress(quiet))
+    if found.failed:
+        names = ", ".join(check.name for check in found.failed)
+        refused = RefusedError(f"{len(found.failed)} of {len(found.checks)} checks failed: {names}")
+        if as_json:
+            refused.report = found
+        else:
+            _show(found.checks)
+        raise refused
     if as_json:
-        output.write_json({"status": "verified", "erasures": erasures})
+        output.write_json(found.to_dict())
     else:
-        click.echo(f"whole: {len(erasures)} erasures on record, files as SHA256SUMS and the record say")
+        _show(found.checks)
 
 
-def previous_record(statement: dict[str, Any]) -> bytes | None:
-    """The record in the Hub base that the statement names; None for other bases, or where it can't be had."""
-    from guide_hub import hub, record
-    from guide_hub.errors import GuideHubError
+def _show(checks: list[Check]) -> None:
+    """A table that fits 80 columns."""
+    import textwrap
 
-    base = statement["predicate"]["base"]
-    if not base["uri"].startswith("hf://"):
-        return None
-    try:
-        return hub.read_file(base["uri"].removeprefix("hf://"), record.record.FILE, base.get("revision"))
-    except GuideHubError:  # it has none, or is gated, deleted or offline: the rest is checked all the same
-        return None
+    names = max(len(check.name) for check in checks)
+    colours = {"passed": "green", "failed": "red", "unchecked": "yellow"}
+    for check in checks:
+        status = click.style(f"{check.status:9}", colours[check.status], bold=check.status == "failed")
+        detail = "".join(c if c.isprintable() else "?" for c in check.detail)
+        first, *more = textwrap.wrap(detail, 80 - names - 13) or [""]
+        click.echo(f"{check.name:{names}}  {status}  {first}")
+        for line in more:
+            click.echo(" " * (names + 13) + line)

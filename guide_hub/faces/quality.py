@@ -104,7 +104,7 @@ def check_people(
             best = float((v[group] @ v[k]).max())
             message = f"shows another person than {_named(identity, group)}"
             like = [
-                other.key
+                other.label
                 for j, other in enumerate(identities)
                 if j != i and (vectors[j][groups[j]] @ v[k]).mean() >= threshold
             ]
@@ -115,8 +115,8 @@ def check_people(
         for j in range(i):
             cosine = float((v[group] @ vectors[j][groups[j]].T).mean())
             if cosine >= same:
-                message = f"shows the person of {identities[j].key} (cosine {cosine:.2f}, below {same:.2f})"
-                remedy = "put one person's photos under one identity"
+                message = f"shows the person of {identities[j].label} (cosine {cosine:.2f}, below {same:.2f})"
+                remedy = "put one person's photos under one identity of one request"
                 problems.append(identity.images[group[0]].problem(message, remedy))
     return problems
 

@@ -40,9 +40,19 @@ class Person:
         return self.cosine >= self.quality.threshold
 
     @property
+    def tested(self) -> list[int]:
+        """The held-out photos that can test an erasure: those that the judge recognises now."""
+        return [k for k in range(self.fitted, len(self.ws)) if self.quality.shown[k]]
+
+    @property
+    def measured(self) -> list[int]:
+        """The photos that an erasure is judged by: the fitted ones, then `tested`."""
+        return [*range(self.fitted), *self.tested]
+
+    @property
     def points(self) -> Tensor:
-        """Where an erasure is judged: `latent`, then held-out photos' ws, [1 + P - fitted, num_ws, w_dim]."""
-        return torch.cat([self.latent, self.ws[self.fitted :]])
+        """Where it is judged: `latent`, then the ws of `tested`, [1 + tested, num_ws, w_dim]."""
+        return torch.cat([self.latent, self.ws[self.tested]])
 
 
 def fitted_of(photos: int) -> int:
@@ -50,16 +60,22 @@ def fitted_of(photos: int) -> int:
     return photos - max(1, photos // 3) if photos > 1 else 1
 
 
-def invert_person(inverter: Inverter, photos: Tensor, poses: Tensor | None, gate: Gate) -> Person:
+def invert_person(
+    inverter: Inverter, photos: Tensor, poses: Tensor | None, gate: Gate, latent: Tensor | None = None
+) -> Person:
     """photos [P, 3, S, S] of one person, poses [P, 3] from their landmarks or None.
 
-    Where the gate does not hold, the fit goes on in W+.
+    Where the gate does not hold, the fit goes on in W+. With a `latent` [1, num_ws, w_dim] there is nothing
+    to fit but the cameras.
     """
     n = fitted_of(len(photos))
     first, rest = (poses[:n], poses[n:]) if poses is not None else (None, None)
-    found = inverter(photos[:n], first, joint=n > 1)
+    if latent is None:
+        found = inverter(photos[:n], first, joint=n > 1)
+    else:
+        found = inverter.of_latent(latent, photos[:n], first)
     quality = _judged(found, photos[:n], gate)
-    if inverter.options.more_steps and quality.mean_cosine(n) < quality.threshold:
+    if latent is None and inverter.options.more_steps and quality.mean_cosine(n) < quality.threshold:
         found = inverter.more(photos[:n], found)
         quality = _judged(found, photos[:n], gate)
     parts = [found]

@@ -1,7 +1,17 @@
 """What is said about an erasure in public: the record, its commitments and chain, the card and the sums."""
 
-from guide_hub.record.card import CardInfo, licence, maintainer_notes, render_card
-from guide_hub.record.commitments import commit, find_key, keep_apart, load_key, matches
+from guide_hub.record.card import (
+    CardInfo,
+    card_faults,
+    card_format,
+    front_matter,
+    licence,
+    maintainer_notes,
+    other_words,
+    render_card,
+    rerender_card,
+)
+from guide_hub.record.commitments import commit, find_key, find_keys, keep_apart, load_key, matches
 from guide_hub.record.folder import check_sums, digests, file_sha256, read_sums, write_sums
 from guide_hub.record.record import (
     Base,
@@ -10,6 +20,7 @@ from guide_hub.record.record import (
     Metrics,
     Record,
     Retained,
+    amended_digests,
     build_record,
     check_link,
     check_subject,
@@ -20,6 +31,7 @@ from guide_hub.record.record import (
     read_record,
     sha256,
     to_bytes,
+    with_prior_revisions,
 )
 
 __all__ = [
@@ -30,7 +42,10 @@ __all__ = [
     "Metrics",
     "Record",
     "Retained",
+    "amended_digests",
     "build_record",
+    "card_faults",
+    "card_format",
     "check_link",
     "check_subject",
     "check_sums",
@@ -39,18 +54,23 @@ __all__ = [
     "erasures_of",
     "file_sha256",
     "find_key",
+    "find_keys",
+    "front_matter",
     "keep_apart",
     "licence",
     "load_key",
     "maintainer_notes",
     "matches",
     "older",
+    "other_words",
     "overall",
     "parse_record",
     "read_record",
     "read_sums",
     "render_card",
+    "rerender_card",
     "sha256",
     "to_bytes",
+    "with_prior_revisions",
     "write_sums",
 ]

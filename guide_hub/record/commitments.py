@@ -2,6 +2,9 @@
 
 A plain hash of a photo would let anyone who has the photo confirm that this person asked. With the key, given
 to an auditor under confidence, `matches` checks the claim.
+
+There may be several keys, one a line, the newest first: it makes the commitments, all of them check. That is
+how a key is replaced; an older one stays as long as records have commitments under it.
 """
 
 from __future__ import annotations
@@ -41,10 +44,11 @@ def matches(
 
 
 def load_key(state: Path, create: bool = True) -> bytes:
-    """The deployment's key: $GUIDE_HUB_KEY, else `state`/key, made at random (mode 0600) where there is none.
+    """The deployment's newest key: $GUIDE_HUB_KEY, else `state`/key, made at random (mode 0600) if missing.
 
-    The variable holds 64 hexadecimal digits, or any text of at least 32 bytes. Raises InputError for a short
-    or damaged key, a key file that others can read, or, without `create`, one that is missing.
+    A line of the variable holds 64 hexadecimal digits, or any text of at least 32 bytes; of the file, digits.
+    Raises InputError for a short or damaged key, a key file that others can read, or, without `create`, one
+    that is missing.
     """
     found = find_key(state)
     if found is not None:
@@ -57,7 +61,7 @@ def load_key(state: Path, create: bool = True) -> bytes:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:  # another run was faster
-        return _read_key(path)
+        return _read_keys(path)[0]
     with os.fdopen(descriptor, "w") as file:
         file.write(key.hex() + "\n")
     return key
@@ -65,13 +69,18 @@ def load_key(state: Path, create: bool = True) -> bytes:
 
 def find_key(state: Path) -> bytes | None:
     """The key as `load_key` has it, None where one would be made. InputError where it can't be used."""
+    return next(iter(find_keys(state)), None)
+
+
+def find_keys(state: Path) -> list[bytes]:
+    """All keys of the deployment, the newest first. InputError where one can't be used."""
     given = os.environ.get(KEY_VARIABLE, "").strip()
     if given:
-        return _key_from_text(given)
+        return [_key_from_text(line.strip()) for line in given.splitlines() if line.strip()]
     try:
-        return _read_key(state / KEY_FILE)
+        return _read_keys(state / KEY_FILE)
     except FileNotFoundError:
-        return None
+        return []
 
 
 def keep_apart(
@@ -101,16 +110,16 @@ def _key_from_text(text: str) -> bytes:
     return text.encode()
 
 
-def _read_key(path: Path) -> bytes:
+def _read_keys(path: Path) -> list[bytes]:
     with path.open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode
-        text = file.read(4096).strip()
+        lines = file.read(1 << 20).split()
     if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
         raise InputError("others can read the key file", remedy=f"chmod 600 {path}")
     try:
-        key = bytes.fromhex(text.decode("ascii"))
+        keys = [bytes.fromhex(line.decode("ascii")) for line in lines]
     except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
+        keys = []
+    if not keys or any(len(key) != KEY_BYTES for key in keys):
         raise InputError("the key file is damaged", remedy=f"restore {path} from your backup")
-    return key
+    return keys

@@ -34,10 +34,17 @@ def write_sums(folder: Path) -> Path:
 
 def read_sums(folder: Path) -> dict[str, str]:
     """SHA-256 by file name from SHA256SUMS. InputError where the file is missing or damaged."""
-    path = folder / SUMS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        return parse_sums((folder / SUMS).read_bytes())
+    except OSError:
+        raise InputError(f"{SUMS} is missing or cannot be read") from None
+
+
+def parse_sums(data: bytes) -> dict[str, str]:
+    """`read_sums` of the file's content."""
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError:
         raise InputError(f"{SUMS} is missing or cannot be read") from None
     found = {}
     for number, line in enumerate(lines, 1):

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jsonschema
 
@@ -34,6 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # `$` in a pattern lets a last newlin
 
 Record = dict[str, Any]
 Result = Literal["PASSED", "WARNED", "FAILED"]
+PriorRevisions = Literal["reachable", "purged", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Base:
 
 @dataclass(frozen=True)
 class Retained:
-    """People who were not erased, before against after: number, share verified, perceptual distance."""
+    """People who were not erased, before against after: number, share of their views verified, perceptual
+    distance."""
 
     n: int
     verified: float
@@ -186,7 +188,7 @@ def build_record(
     retained: Retained | None = None,
     previous: bytes | None = None,
     remeasured: Mapping[tuple[str, str], float] | None = None,
-    prior_revisions: Literal["reachable", "purged", "unknown"] = "reachable",
+    prior_revisions: PriorRevisions = "reachable",
     limitations: Sequence[str] = LIMITATIONS,
 ) -> Record:
     """The record of a run, checked against the schema.
@@ -232,6 +234,22 @@ def build_record(
     if faults:
         raise ValueError("not a publishable record: " + "; ".join(faults))
     return record
+
+
+def with_prior_revisions(data: bytes, state: PriorRevisions) -> bytes:
+    """The record of the same erasures after somebody looked at, or removed, the older revisions.
+
+    It amends the record and is no new link of the chain: `previousRecord`, base and subject stay, and the
+    next erasure names the amended one. InputError where `data` is not a record.
+    """
+    record = parse_record(data)
+    record["predicate"]["priorRevisions"] = state
+    return to_bytes(record)
+
+
+def amended_digests(data: bytes) -> set[str]:
+    """SHA-256 of a record and of those that differ from it only in what they say of older revisions."""
+    return {sha256(data), *(sha256(with_prior_revisions(data, s)) for s in get_args(PriorRevisions))}
 
 
 def to_bytes(record: Record) -> bytes:
@@ -324,7 +342,16 @@ def overall(record: Record) -> Result:
     return "FAILED" if "FAILED" in results else "WARNED" if "WARNED" in results else "PASSED"
 
 
-_FIXED = ("sequence", "requestId", "identityId", "commitment", "imageCount", "regime", "completedOn")
+def _past(erasure: Mapping[str, Any]) -> dict[str, Any]:
+    """All of an erasure that no later run may change."""
+    fixed = copy.deepcopy({k: v for k, v in erasure.items() if k != "result"})
+    del fixed["metrics"]["id"]["now"]
+    return fixed
+
+
+def _bettered(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """A later run may find that an erasure no longer holds, nothing else."""
+    return after["result"] not in (before["result"], "FAILED")
 
 
 def check_link(newer: Record, older: bytes) -> list[Problem]:
@@ -341,10 +368,8 @@ def check_link(newer: Record, older: bytes) -> list[Problem]:
         problems.append(Problem("the base is not the model of the previous record"))
     now = newer["predicate"]["erasures"]
     for i, before in enumerate(old["predicate"]["erasures"]):
-        same = i < len(now) and all(before[k] == now[i][k] for k in _FIXED)
-        if not same or any(
-            before["metrics"]["id"][k] != now[i]["metrics"]["id"][k] for k in ("before", "after", "threshold")
-        ):
+        after = now[i] if i < len(now) else None
+        if after is None or _past(after) != _past(before) or _bettered(before, after):
             problems.append(Problem(f"erasure {before['sequence']} is missing or was changed"))
     return problems
 
