@@ -118,6 +118,22 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """Less work for the same end, ours; nothing of it by default.
+
+    `rays`: the side of the pictures that the losses' volume rendering makes, null: the model's. `pool`: after
+    so many steps the draws come round again, and the teacher's pictures of them are kept; 0: all are new.
+    `check_every` so many steps the erasure ends where the loss's own recogniser finds the person's neighbours
+    no more alike than `enough` (cosine); 0: after all iterations.
+    """
+
+    rays: int | None = _option(None, low=8, high=1024)
+    pool: int = _option(0, low=0, high=100_000)
+    check_every: int = _option(0, low=0, high=100_000)
+    enough: float = _option(0.3, low=-1, high=1)
+
+
+@dataclass(frozen=True)
 class Networks:
     """The networks that the losses, the judge and the inversion use; null = those of the model's config.json.
 
@@ -181,6 +197,7 @@ class Recipe:
     deterministic_rays: bool = False
     shared_noise: bool = False
     replay: Replay = Replay()
+    speed: Speed = Speed()
     networks: Networks = Networks()
     inversion: Inversion = Inversion()
     gate: Gate = Gate()
@@ -202,6 +219,8 @@ class Recipe:
     def _published(self) -> dict[str, Any]:
         options = self.to_dict()
         options["networks"] = {k: v and v.partition(":")[0] for k, v in options["networks"].items()}
+        if self.speed == Speed():  # younger than the other options: digests of before stay
+            del options["speed"]
         return options
 
 

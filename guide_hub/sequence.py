@@ -105,12 +105,14 @@ class Sequence:
         self.progress.start(identity, total, done)
         try:
             with self.stopper.step():  # a signal waits for the loop to save: no step is lost
-                for step in range(done, total):
-                    losses = eraser.step(erasure, eraser.draw(erasure, step_seed(self.seed, k, step)))
-                    self.progress.step(step + 1, losses)
+                step = done
+                while not eraser.finished(erasure, step):
+                    losses = eraser.step(erasure, eraser.draw_at(erasure, self.seed, k, step))
+                    step += 1
+                    self.progress.step(step, losses)
                     asked = self.stopper.signum is not None
-                    if asked or step + 1 == total or (step + 1) % SAVE_EVERY == 0:
-                        self._save(k, step + 1, eraser)
+                    if asked or step == total or step % SAVE_EVERY == 0:
+                        self._save(k, step, eraser)
                     if asked:
                         break
             self.stopper.raise_if_asked()

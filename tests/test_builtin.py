@@ -114,5 +114,5 @@ def test_a_real_recogniser_tells_them_apart(model, people):
 
 def test_its_config_names_networks_that_fit(source, model):
     config = json.loads(source.config_file.read_text())
-    assert config["domain"]["recipe"] == "heads"
+    assert config["domain"]["recipe"] == "heads-fast"
     assert config["domain"]["identity_loss"] != config["domain"]["identity_judge"]

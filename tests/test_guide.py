@@ -24,7 +24,7 @@ from guide_hub.guide.latents import bystanders, neighbour_offset, outside
 from guide_hub.guide.target import norm_of
 from guide_hub.inversion import Inverter, projector
 from guide_hub.networks import choose, default_recipe
-from guide_hub.recipe import Camera, Inversion, Local, Networks, Recipe, load_recipe
+from guide_hub.recipe import Camera, Inversion, Local, Networks, Recipe, Speed, load_recipe
 from guide_hub.sequence import pick_device
 
 RELATIVE = 1e-3
@@ -361,3 +361,80 @@ def test_what_cannot_be_used_is_said():
     for name in ("cuda:99", "xpu", "abacus"):
         with pytest.raises(InputError):
             pick_device(name)
+
+
+# ----------------------------------------------------------------------------
+# Less work
+
+
+def with_speed(**options) -> Recipe:
+    return dataclasses.replace(load_recipe("heads"), speed=Speed(**options))
+
+
+def counted(eraser: Eraser, monkeypatch) -> list[int]:
+    """How many latents the teacher makes planes of, call by call."""
+    calls, planes = [], eraser.teacher.planes
+    monkeypatch.setattr(
+        eraser.teacher, "planes", lambda ws, **how: calls.append(len(ws)) or planes(ws, **how)
+    )
+    return calls
+
+
+def test_nothing_is_saved_by_default():
+    assert load_recipe("heads").speed == load_recipe("guide").speed == Speed()
+    assert "speed" not in load_recipe("heads").to_yaml()  # digests of before this option stay
+    assert load_recipe("heads").digest() != with_speed(pool=3).digest()
+    assert "pool: 3" in with_speed(pool=3).to_yaml()
+
+
+def test_draws_of_a_pool_come_round_and_the_teacher_shows_them_once(monkeypatch):
+    eraser = tiny_eraser(with_speed(pool=2))
+    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+    draws = [eraser.draw_at(erasure, 5, 0, step) for step in range(4)]
+    assert torch.equal(draws[0].w_global, draws[2].w_global)
+    assert not torch.equal(draws[0].w_global, draws[1].w_global)
+    calls = counted(eraser, monkeypatch)
+    for step in draws:
+        eraser.step(erasure, step)
+    assert sum(calls) == 2 * (1 + 3 + 6)
+
+
+def test_kept_views_change_no_loss():
+    """The second step of a pool that has come round, with the teacher's views kept and made anew."""
+    losses = []
+    for kept in (True, False):
+        eraser = tiny_eraser(with_speed(pool=1))
+        erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+        draws = eraser.draw_at(erasure, 5, 0, 0)
+        eraser.step(erasure, draws)
+        if not kept:
+            eraser.views.clear()
+        losses.append(eraser.step(erasure, draws).total)
+    assert losses[0] == losses[1]
+
+
+def test_fewer_rays_are_rendered_on_both_sides(monkeypatch):
+    eraser, sizes = tiny_eraser(with_speed(rays=8)), []
+    for model in (eraser.student, eraser.teacher):
+        render = model.render
+
+        def seen(*arguments, render=render, **how):
+            sizes.append(how["neural_rendering_resolution"])
+            return render(*arguments, **how)
+
+        monkeypatch.setattr(model, "render", seen)
+    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+    eraser.step(erasure, eraser.draw(erasure, 3))
+    assert set(sizes) == {8}
+    assert len(sizes) == 6
+
+
+def test_an_erasure_ends_when_it_is_enough():
+    erasure_at = torch.Generator().manual_seed(2)
+    eraser = tiny_eraser(with_speed(check_every=2, enough=1.0))
+    erasure = eraser.target(eraser.space.random(1, erasure_at))
+    assert [eraser.finished(erasure, step) for step in (0, 1, 2, 3, 60)] == [False, False, True, False, True]
+    eraser.recipe = with_speed(check_every=2, enough=-1.0)
+    assert [eraser.finished(erasure, step) for step in (0, 2, 58, 60)] == [False, False, False, True]
+    eraser.recipe = load_recipe("heads")
+    assert [eraser.finished(erasure, step) for step in (2, 59, 60)] == [False, False, True]

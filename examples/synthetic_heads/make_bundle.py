@@ -26,7 +26,7 @@ from train_generator import CONFIG
 
 DOMAIN = {
     "name": "synthetic-heads",
-    "recipe": "heads",
+    "recipe": "heads-fast",
     "identity_loss": "heads-a",
     "identity_judge": "heads-b",
     "perceptual": "heads-features",

@@ -12,14 +12,17 @@ from torch import Tensor
 
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import RefusedError
+from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.latents import bystanders, neighbour_offset
-from guide_hub.guide.losses import PairLoss, Rendering, Weights, view, weighted
+from guide_hub.guide.losses import PairLoss, Rendering, View, Weights, view, weighted
 from guide_hub.guide.target import average_target, ufo_target
 from guide_hub.latents import LatentSpace
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe
+
+CHECKED = 3  # neighbours that tell whether an erasure is finished
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Eraser:
         median = recipe.target.unit == "median_offset"
         self.unit = self.space.median_offset(norm=recipe.target.norm) if median else 1.0
         self.alpha_max = recipe.adjacency.alpha_max * self.unit
+        self.views: dict[tuple[int, int, int], View] = {}  # the teacher's, of draws that come round again
 
     def target(self, w_u: Tensor, seed: int = 0) -> Erasure:
         """The erasure of `w_u` [1, num_ws, w_dim] by the recipe's kind of target."""
@@ -180,9 +184,10 @@ class Eraser:
             for first in range(0, len(pairs.w_student), size):
                 w_student, w_teacher = (w[first : first + size] for w in (pairs.w_student, pairs.w_teacher))
                 seed = step_seed(draws.seed, term, first)
-                how = Rendering(recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed)
-                with torch.no_grad():
-                    teacher = view(self.teacher, w_teacher, draws.c, how, side=1)
+                how = Rendering(
+                    recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays
+                )
+                teacher = self._teacher(w_teacher, draws, how, (draws.seed, term, first))
                 terms = self.loss(view(self.student, w_student, draws.c, how, side=0), teacher, pairs.weights)
                 total = weighted(terms, pairs.weights).sum()
                 total.backward()
@@ -194,11 +199,51 @@ class Eraser:
         self.optimizer.step()
         return losses
 
+    def _teacher(self, w: Tensor, draws: Draws, how: Rendering, key: tuple[int, int, int]) -> View:
+        """The teacher's side of a term; of a pool's draws it is made once."""
+        if key in self.views:
+            return self.views[key]
+        with torch.no_grad():
+            found = view(self.teacher, w, draws.c, how, side=1)
+        if self.recipe.speed.pool:
+            self.views[key] = found
+        return found
+
+    def draw_at(self, erasure: Erasure, seed: int, k: int, step: int) -> Draws:
+        """The draws of identity k's step; those of a pool come round again."""
+        pool = self.recipe.speed.pool
+        return self.draw(erasure, step_seed(seed, k, step % pool if pool else step))
+
+    def finished(self, erasure: Erasure, step: int) -> bool:
+        """Whether the steps before `step` are enough. It hangs on nothing but the weights, for resuming."""
+        speed = self.recipe.speed
+        if step >= self.recipe.optim.iterations:
+            return True
+        if not speed.check_every or not step or step % speed.check_every:
+            return False
+        return self._likeness(erasure) <= speed.enough
+
+    @torch.no_grad()
+    def _likeness(self, erasure: Erasure) -> float:
+        """The highest cosine, to the loss's recogniser, between the person as the teacher shows them and the
+        student's pictures at the latent and at neighbours that no step draws, from three yaws."""
+        rng = torch.Generator().manual_seed(step_seed(-3))
+        w_r = self.space.map(torch.randn(CHECKED, self.teacher.config.z_dim, generator=rng))
+        alpha = torch.linspace(0.5, 1, CHECKED) * self.alpha_max
+        around = erasure.w_u + neighbour_offset(erasure.w_u, w_r, alpha, self.recipe.target.norm)
+        yaws = self.recipe.camera.yaw_range * torch.tensor([-1.0, 0.0, 1.0])
+        c = orbit_label(self.teacher.config, self.recipe.camera, yaws).to(self.space.device)
+        identity = self.loss.identity
+        person = embed_views(self.teacher, erasure.w_u, c, identity)[0]
+        shown = embed_views(self.student, torch.cat([erasure.w_u, around]), c, identity)
+        return float((shown * person).sum(-1).mean(1).max())
+
     def erase(self, w_u: Tensor, seed: int) -> Erasure:
         """All steps at once, with the draws of a sequence's first identity under this seed."""
-        erasure = self.target(w_u, seed=step_seed(seed, 0, -2))
-        for step in range(self.recipe.optim.iterations):
-            self.step(erasure, self.draw(erasure, step_seed(seed, 0, step)))
+        erasure, step = self.target(w_u, seed=step_seed(seed, 0, -2)), 0
+        while not self.finished(erasure, step):
+            self.step(erasure, self.draw_at(erasure, seed, 0, step))
+            step += 1
         return erasure
 
     def state(self) -> dict[str, Any]:

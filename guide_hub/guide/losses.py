@@ -37,13 +37,14 @@ class Rendering:
     """How one chunk's two sides are rendered.
 
     `seed` drives noise and ray jitter where those are random, so every chunk of a step needs its own.
-    `paired`: both sides draw the same.
+    `paired`: both sides draw the same. `rays`: pixels a side before super-resolution, None: the model's.
     """
 
     noise_mode: str = "const"
     deterministic: bool = True
     paired: bool = True
     seed: int = 0
+    rays: int | None = None
 
 
 def view(model: EG3D, ws: Tensor, c: Tensor, how: Rendering, side: int) -> View:
@@ -51,8 +52,9 @@ def view(model: EG3D, ws: Tensor, c: Tensor, how: Rendering, side: int) -> View:
     generator = torch.Generator().manual_seed(how.seed if how.paired else how.seed + 1 + side)
     planes = model.planes(ws, noise_mode=how.noise_mode, generator=generator)
     out = model.render(
-        planes, ws, c.expand(len(ws), -1), deterministic=how.deterministic, generator=generator
-    )
+        planes, ws, c.expand(len(ws), -1), deterministic=how.deterministic, generator=generator,
+        neural_rendering_resolution=how.rays,
+    )  # fmt: skip
     return View(planes, out["image"])
 
 
