@@ -440,7 +440,7 @@ def push(
             if not gone and not _differing(api, repo, head.sha, folder, sums):
                 return Pushed(repo, head.sha or "", None)
             if head.sha != parent_commit:
-                raise _conflict(repo)
+                raise conflict(repo)
             made = _same_pr(api, repo, message, folder, sums) if create_pr else None
             if made is not None:
                 return made
@@ -448,7 +448,7 @@ def push(
             # An empty ignore list: a .gitignore in the repository would silently leave files out.
             api.preupload_lfs_files(repo, additions, create_pr=create_pr, gitignore_content="# nothing\n")
             if patiently(api.model_info, repo).sha != parent_commit:  # uploads take long
-                raise _conflict(repo)
+                raise conflict(repo)
             try:
                 commit = api.create_commit(
                     repo,
@@ -582,7 +582,7 @@ def _differing(
     return [
         name
         for name, sha256 in sums.items()
-        if stored.get(name) != sha256 and stored.get(name) != _git_blob_id(Path(folder, name))
+        if stored.get(name) != sha256 and stored.get(name) != git_blob_id(Path(folder, name))
     ]
 
 
@@ -595,7 +595,7 @@ def _same_pr(api: HfApi, repo: str, title: str, folder: str | Path, sums: dict[s
     return None
 
 
-def _git_blob_id(path: Path) -> str:
+def git_blob_id(path: Path) -> str:
     """Git's name for a file's content, which the Hub gives for files that are not in LFS."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
@@ -731,7 +731,7 @@ def _explain_status(error: HfHubHTTPError, repo: str) -> GuideHubError:
     status = error.response.status_code
     reason = _without_tokens(error.server_message or "no reason given")
     if status in (409, 412):
-        return _conflict(repo)
+        return conflict(repo)
     if status == 401 and "credentials" not in reason:
         return _not_found(repo)  # what the Hub says to those without a token, whether or not it exists
     if status == 401:
@@ -750,7 +750,7 @@ def _not_found(repo: str) -> HubError:
     )
 
 
-def _conflict(repo: str) -> ConflictError:
+def conflict(repo: str) -> ConflictError:
     return ConflictError(
         f"somebody pushed to {repo} since this run started; nothing was pushed",
         remedy="run again: it starts from the new state, so that no earlier erasure is lost",

@@ -416,7 +416,7 @@ def _open_pr(head: hub.Head, wanted: Iterable[Request]) -> str | None:
 def _refuse_stale(repo: str, revision: str | None) -> None:
     """A push to the model's own repository continues `main`, so anything else is refused before the work."""
     if revision is None:
-        raise hub._conflict(repo)
+        raise hub.conflict(repo)
     raise InputError(
         f"--revision or the request names another commit than the main branch of {repo}, "
         "which a push would continue",

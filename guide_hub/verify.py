@@ -330,7 +330,7 @@ class _Base:
             return not theirs or (path.is_file() and theirs[0].read_bytes() == path.read_bytes())
         found = self.blobs(*hub.LICENSE_NAMES)
         first = next((found[name] for name in hub.LICENSE_NAMES if name in found), None)
-        return first is None or (path.is_file() and first == hub._git_blob_id(path))
+        return first is None or (path.is_file() and first == hub.git_blob_id(path))
 
 
 def _tensor_table(header: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
