@@ -70,11 +70,14 @@ def test_recognisers_give_the_reference_embeddings(shared, golden, seeded, name,
     network = {"irse50": ir_se50, "ir101": ir_101}[name]()
     shapes = json.loads((shared / "golden" / "encoders" / f"{name}_shapes.json").read_text())
     assert {k: list(v.shape) for k, v in network.state_dict().items()} == shapes
-    seeded(network, seed, f"{name}.")
-    cosine = (network(golden["irse50.in"]) * golden[f"{name}.out"]).sum(1)
+    seeded(
+        network, seed, f"{name}."
+    ).double()  # random weights blow up the rounding of a CPU's quickest kernels
+    cosine = (network(golden["irse50.in"].double()) * golden[f"{name}.out"]).sum(1)
     assert cosine.min() > 0.9999
     if name == "irse50":  # with pSp's preprocessing in front
-        assert (PspEncoder(network)(golden["idfeat.img128"]) * golden["idfeat.out"]).sum(1).min() > 0.9999
+        found = PspEncoder(network)(golden["idfeat.img128"].double())
+        assert (found * golden["idfeat.out"]).sum(1).min() > 0.9999
 
 
 def test_lpips_gives_the_reference_distances(golden, seeded):

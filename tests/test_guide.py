@@ -20,6 +20,7 @@ from guide_hub.evaluation.calibration import Calibration, orbit, shipped, thresh
 from guide_hub.faces import registry
 from guide_hub.faces.perceptual import Lpips
 from guide_hub.guide import Draws, Eraser, Erasure, average_target, ufo_target
+from guide_hub.guide import eraser as erasing
 from guide_hub.guide.latents import bystanders, neighbour_offset, outside
 from guide_hub.guide.target import norm_of
 from guide_hub.inversion import Inverter, projector
@@ -238,6 +239,12 @@ class Pixels:
             return torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(a, 16).flatten(1), dim=1)
         return (a - b).square().flatten(1).mean(1)
 
+    def features(self, images):
+        return [images]
+
+    def distance(self, a, b):
+        return self(a[0], b[0])
+
 
 @pytest.fixture
 def model():
@@ -282,9 +289,11 @@ def test_every_chunk_of_a_step_draws_its_own_noise():
     assert first == pytest.approx(second, rel=0.9)
 
 
-def test_a_loss_that_is_not_finite_is_refused():
+def test_a_loss_that_is_not_finite_is_refused(monkeypatch):
     eraser = tiny_eraser(load_recipe("heads"))
-    eraser.loss.perceptual = lambda a, b: (a - b).flatten(1).mean(1) * float("nan")
+    pixels = Pixels()
+    monkeypatch.setattr(pixels, "distance", lambda a, b: Pixels()(a[0], b[0]) * float("nan"))
+    eraser.loss.perceptual = pixels
     erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
     with pytest.raises(RefusedError, match=r"optim\.lr"):
         eraser.step(erasure, eraser.draw(erasure, 3))
@@ -399,18 +408,23 @@ def test_draws_of_a_pool_come_round_and_the_teacher_shows_them_once(monkeypatch)
     assert sum(calls) == 2 * (1 + 3 + 6)
 
 
-def test_kept_views_change_no_loss():
-    """The second step of a pool that has come round, with the teacher's views kept and made anew."""
+def test_a_kept_teacher_changes_no_loss(monkeypatch):
+    """The second step of a pool that has come round: with the teacher's side kept, kept but for the large
+    maps, and made anew."""
     losses = []
-    for kept in (True, False):
+    for kept in ("all", "pictures", "nothing"):
+        if kept == "pictures":
+            monkeypatch.setattr(erasing, "MAPS_KEPT", 0)
         eraser = tiny_eraser(with_speed(pool=1))
         erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
         draws = eraser.draw_at(erasure, 5, 0, 0)
         eraser.step(erasure, draws)
-        if not kept:
-            eraser.views.clear()
+        assert {aim.maps is None for aim in eraser.aims.values()} == {kept != "all"}
+        assert any(aim.planes is None for aim in eraser.aims.values())  # bystanders' planes are not compared
+        if kept == "nothing":
+            eraser.aims.clear()
         losses.append(eraser.step(erasure, draws).total)
-    assert losses[0] == losses[1]
+    assert losses[0] == losses[1] == losses[2]
 
 
 def test_fewer_rays_are_rendered_on_both_sides(monkeypatch):

@@ -196,7 +196,7 @@ class _SoftplusCPU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return (1 - torch.exp(-y)) * grads[0]
+        return y.neg().exp_().neg_().add_(1).mul_(grads[0])
 
 
 class Softplus(nn.Module):

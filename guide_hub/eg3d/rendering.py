@@ -1,4 +1,4 @@
-"""Volume rendering: tri-plane look-up, decoder, sampling along rays, compositing (EG3D sections 4.1, 4.2)."""
+"""Volume rendering: decoder, sampling along rays, compositing (EG3D sections 4.1, 4.2)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from guide_hub.eg3d.config import EG3DConfig, RenderingConfig
 from guide_hub.eg3d.ops import FullyConnected, Softplus, draw
+from guide_hub.eg3d.triplanes import TriPlanes
 
 Limit = float | Tensor
 
@@ -38,10 +39,6 @@ class Samples:
     colors: Tensor
 
 
-# ----------------------------------------------------------------------------
-# Tri-planes.
-
-
 class Decoder(nn.Module):
     """EG3D's small decoder: mean plane feature to density and colour features."""
 
@@ -55,27 +52,9 @@ class Decoder(nn.Module):
         )
 
     def forward(self, sampled: Tensor) -> tuple[Tensor, Tensor]:
-        """Plane features [N, 3, P, C] -> colours [N, P, F] in [-0.001, 1.001], raw density [N, P, 1]."""
-        out = self.net(sampled.mean(1))
+        """Mean plane features [N, P, C] -> colours [N, P, F] in [-0.001, 1.001], raw density [N, P, 1]."""
+        out = self.net(sampled)
         return torch.sigmoid(out[..., 1:]) * 1.002 - 0.001, out[..., :1]
-
-
-def project(points: Tensor) -> Tensor:
-    """Points [N, P, 3] on the three planes: [N, 3, P, 2], first coordinate along the width.
-
-    The planes are (x, y), (x, z), (z, x). None is (y, z): a slip in the released code, which its models need.
-    """
-    x, y, z = points.unbind(-1)
-    return torch.stack([torch.stack(axes, dim=-1) for axes in ((x, y), (x, z), (z, x))], dim=1)
-
-
-def sample_planes(planes: Tensor, points: Tensor, box_warp: float) -> Tensor:
-    """Bilinear features of planes [N, 3, C, H, W] at points [N, P, 3]: [N, 3, P, C]; 0 outside the box."""
-    n, _, channels, height, width = planes.shape
-    grid = project(points * (2 / box_warp)).reshape(n * 3, 1, -1, 2)
-    images = planes.reshape(n * 3, channels, height, width)
-    out = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return out.view(n, 3, channels, -1).transpose(2, 3)
 
 
 # ----------------------------------------------------------------------------
@@ -212,8 +191,12 @@ class Renderer:
         self, planes: Tensor, decoder: Decoder, points: Tensor, how: RaySampling | None = None
     ) -> tuple[Tensor, Tensor]:
         """Colours [N, P, F] and raw densities [N, P, 1] at world points [N, P, 3]."""
-        how = how or RaySampling()
-        colors, sigma = decoder(sample_planes(planes, points, self.config.box_warp))
+        return self._at(TriPlanes(planes, self.config.box_warp), decoder, points, how or RaySampling())
+
+    def _at(
+        self, planes: TriPlanes, decoder: Decoder, points: Tensor, how: RaySampling
+    ) -> tuple[Tensor, Tensor]:
+        colors, sigma = decoder(planes.features(points))
         if self.config.density_noise > 0 and not how.deterministic:
             noise = draw(torch.randn, tuple(sigma.shape), how.generator, sigma.device)
             sigma = sigma + noise * self.config.density_noise
@@ -226,11 +209,12 @@ class Renderer:
         config = self.config
         rays, fine = origins.shape[:2], config.depth_resolution_importance
         start, end = ray_limits(origins, directions, config)
+        scene = TriPlanes(planes, config.box_warp)
         jitter = self._uniform((*rays, config.depth_resolution), how, how.u_strat, planes.device)
         if jitter is None:
             jitter = torch.zeros((*rays, config.depth_resolution), device=planes.device)
         depths = stratified_depths(start, end, jitter, config.disparity_space_sampling)
-        passes = [self._along(planes, decoder, origins, directions, depths=depths, how=how)]
+        passes = [self._along(scene, decoder, origins, directions, depths=depths, how=how)]
         if fine:
             with torch.no_grad():  # coarse weights only place the fine samples
                 weights = interval_weights(passes[0].sigma, depths)
@@ -238,7 +222,7 @@ class Renderer:
             if u is None:
                 u = torch.linspace(0, 1, fine, device=planes.device).expand(rays[0] * rays[1], -1)
             depths = importance_depths(depths, weights, u)
-            passes.append(self._along(planes, decoder, origins, directions, depths=depths, how=how))
+            passes.append(self._along(scene, decoder, origins, directions, depths=depths, how=how))
         return composite(passes, config.white_back)
 
     def _uniform(
@@ -251,7 +235,7 @@ class Renderer:
 
     def _along(
         self,
-        planes: Tensor,
+        planes: TriPlanes,
         decoder: Decoder,
         origins: Tensor,
         directions: Tensor,
@@ -261,5 +245,5 @@ class Renderer:
     ) -> Samples:
         n, m, s = depths.shape
         points = origins.unsqueeze(2) + depths.unsqueeze(3) * directions.unsqueeze(2)
-        colors, sigma = self.query(planes, decoder, points.reshape(n, m * s, 3), how)
+        colors, sigma = self._at(planes, decoder, points.reshape(n, m * s, 3), how)
         return Samples(depths, sigma.view(n, m, s), colors.view(n, m, s, -1))

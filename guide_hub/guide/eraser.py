@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,12 +16,13 @@ from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.latents import bystanders, neighbour_offset
-from guide_hub.guide.losses import PairLoss, Rendering, View, Weights, view, weighted
+from guide_hub.guide.losses import Aim, PairLoss, Rendering, Weights, view, weighted
 from guide_hub.guide.target import average_target, ufo_target
 from guide_hub.latents import LatentSpace
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe
 
+MAPS_KEPT = 4 << 30  # bytes of the teacher's maps; beyond, they are made of its pictures each time
 CHECKED = 3  # neighbours that tell whether an erasure is finished
 
 
@@ -107,7 +108,7 @@ class Eraser:
         median = recipe.target.unit == "median_offset"
         self.unit = self.space.median_offset(norm=recipe.target.norm) if median else 1.0
         self.alpha_max = recipe.adjacency.alpha_max * self.unit
-        self.views: dict[tuple[int, int, int], View] = {}  # the teacher's, of draws that come round again
+        self.aims: dict[tuple[int, int, int], Aim] = {}  # of draws that come round again
 
     def target(self, w_u: Tensor, seed: int = 0) -> Erasure:
         """The erasure of `w_u` [1, num_ws, w_dim] by the recipe's kind of target."""
@@ -187,8 +188,8 @@ class Eraser:
                 how = Rendering(
                     recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays
                 )
-                teacher = self._teacher(w_teacher, draws, how, (draws.seed, term, first))
-                terms = self.loss(view(self.student, w_student, draws.c, how, side=0), teacher, pairs.weights)
+                aim = self._aim(w_teacher, draws, how, pairs.weights, (draws.seed, term, first))
+                terms = self.loss(view(self.student, w_student, draws.c, how, side=0), aim)
                 total = weighted(terms, pairs.weights).sum()
                 total.backward()
                 setattr(losses, pairs.name, getattr(losses, pairs.name) + float(total.detach()))
@@ -199,15 +200,18 @@ class Eraser:
         self.optimizer.step()
         return losses
 
-    def _teacher(self, w: Tensor, draws: Draws, how: Rendering, key: tuple[int, int, int]) -> View:
+    def _aim(
+        self, w: Tensor, draws: Draws, how: Rendering, weights: Weights, key: tuple[int, int, int]
+    ) -> Aim:
         """The teacher's side of a term; of a pool's draws it is made once."""
-        if key in self.views:
-            return self.views[key]
+        if key in self.aims:
+            return self.aims[key]
         with torch.no_grad():
-            found = view(self.teacher, w, draws.c, how, side=1)
+            aim = self.loss.aim(view(self.teacher, w, draws.c, how, side=1), weights)
         if self.recipe.speed.pool:
-            self.views[key] = found
-        return found
+            kept = sum(other.maps_size for other in self.aims.values()) + aim.maps_size
+            self.aims[key] = aim if kept <= MAPS_KEPT else replace(aim, maps=None)
+        return aim
 
     def draw_at(self, erasure: Erasure, seed: int, k: int, step: int) -> Draws:
         """The draws of identity k's step; those of a pool come round again."""

@@ -33,6 +33,24 @@ class View:
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What the losses need of the teacher's view; None where they carry no weight.
+
+    `maps` are the perceptual network's features of `image`, and may be left out: they are large.
+    """
+
+    planes: Tensor | None
+    image: Tensor | None
+    maps: list[Tensor] | None
+    embedding: Tensor | None  # [N, E]
+
+    @property
+    def maps_size(self) -> int:
+        """In bytes."""
+        return sum(part.nbytes for part in self.maps or [])
+
+
+@dataclass(frozen=True)
 class Rendering:
     """How one chunk's two sides are rendered.
 
@@ -59,27 +77,36 @@ def view(model: EG3D, ws: Tensor, c: Tensor, how: Rendering, side: int) -> View:
 
 
 class PairLoss:
-    """The three distances of L_local, one figure a pair: returns {"l2", "perceptual", "identity"} [N].
+    """The three distances of L_local, one figure a pair: {"l2", "perceptual", "identity"} [N] each.
 
     L2 is the mean squared error over the raw planes (released code; the paper writes a squared norm).
-    Identity is `1 - cos`. The teacher's side carries no graph. Identity is left out where no pair has a
-    weight on it.
+    Identity is `1 - cos`. A distance without a weight is left out.
     """
 
     def __init__(self, perceptual: PerceptualDistance, identity: IdentityEncoder):
         self.perceptual = perceptual
         self.identity = identity
 
-    def __call__(self, student: View, teacher: View, weights: Weights) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def aim(self, teacher: View, weights: Weights) -> Aim:
+        """The teacher's side, without a graph. It serves any number of students."""
+        return Aim(
+            teacher.planes if weights.l2 else None,
+            teacher.image if weights.perceptual else None,
+            self.perceptual.features(teacher.image) if weights.perceptual else None,
+            self.identity(teacher.image) if weights.identity else None,
+        )
+
+    def __call__(self, student: View, aim: Aim) -> dict[str, Tensor]:
         terms = {}
-        if weights.l2:
-            terms["l2"] = (student.planes - teacher.planes).square().flatten(1).mean(1)
-        if weights.perceptual:
-            terms["perceptual"] = self.perceptual(student.image, teacher.image)
-        if weights.identity:
+        if aim.planes is not None:
+            terms["l2"] = (student.planes - aim.planes).square().flatten(1).mean(1)
+        if aim.image is not None:
             with torch.no_grad():
-                target = self.identity(teacher.image)
-            terms["identity"] = 1 - (self.identity(student.image) * target).sum(1)
+                maps = aim.maps or self.perceptual.features(aim.image)
+            terms["perceptual"] = self.perceptual.distance(self.perceptual.features(student.image), maps)
+        if aim.embedding is not None:
+            terms["identity"] = 1 - (self.identity(student.image) * aim.embedding).sum(1)
         return terms
 
 
