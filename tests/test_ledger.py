@@ -372,6 +372,27 @@ def test_a_held_lock_is_said(ledger, monkeypatch):
         assert len(ledger.entries()) == 1  # reading waits for nobody
 
 
+HOLD = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_killed_run_leaves_no_lock(ledger, monkeypatch):
+    ledger.add(entry(1))
+    monkeypatch.setattr(ledger_module, "LOCK_SECONDS", 0.1)
+    command = [sys.executable, "-c", HOLD, str(ledger.path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "held\n"
+        assert problems(lambda: ledger.add(entry(2))) == ["another run holds the ledger"]
+        run.kill()
+    assert ledger.add(entry(2)) == 2
+
+
 ADD = """
 import sys
 from pathlib import Path
@@ -380,7 +401,7 @@ from test_ledger import BASE, KEY, Ledger, entry
 ledger = Ledger(Path({state!r}), BASE, [KEY])
 print("ready", flush=True)
 sys.stdin.readline()
-print(*(ledger.add(entry(k)) for k in range({first}, {first} + 30)))
+print(*(ledger.add(entry(k)) for k in range({first}, {first} + 15)))
 """
 
 
@@ -397,9 +418,9 @@ def test_two_processes_at_once(tmp_path):
         run.stdin.write("\n")
         run.stdin.flush()
     taken = [[int(n) for n in run.communicate(timeout=60)[0].split()] for run in runs]
-    assert sorted(taken[0] + taken[1]) == list(range(1, 61))
+    assert sorted(taken[0] + taken[1]) == list(range(1, 31))
     sequences = [e.sequence for e in Ledger(tmp_path, BASE, [KEY]).entries()]
-    assert sequences == [*range(1, 31), *range(101, 131)]
+    assert sequences == [*range(1, 16), *range(101, 116)]
 
 
 def test_state_folder(tmp_path, monkeypatch):
