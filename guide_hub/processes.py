@@ -120,8 +120,11 @@ class _Group:
     """What all of them do at the same time."""
 
     def __init__(self, state: Any):
+        import torch
+
         self.state = state
         self.count: int = state.num_processes
+        self.device = torch.device("cpu") if state.device.type == "cpu" else state.device  # not cpu:0
 
     def say(self, message: Any = None) -> Any:
         """The first's message, in all processes; its tensors come on each one's own device."""
@@ -137,7 +140,7 @@ class _Group:
             broadcast_object_list(packed)
         if self.state.is_main_process:
             return message
-        return torch.load(io.BytesIO(packed[0]), map_location=self.state.device, weights_only=False)
+        return torch.load(io.BytesIO(packed[0]), map_location=self.device, weights_only=False)
 
     def weights(self, parameters: Sequence[Tensor]) -> None:
         """The first's values in all processes."""
@@ -257,7 +260,7 @@ class _Other(_Group):
                 return 1
 
     def _serve(self, stopper: Stopper) -> int:
-        desk = _Desk(self.state)
+        desk = _Desk(self)
         while not isinstance(message := self.say(), _End):
             if isinstance(message, _Step):
                 self.weights(desk.parameters)
@@ -294,8 +297,8 @@ class _End:
 class _Desk:
     """What a serving process works with: what the first has, but for the judge and the photos."""
 
-    def __init__(self, state: Any):
-        self.state = state
+    def __init__(self, group: _Group):
+        self.group = group
         self.parameters: Sequence[Tensor] = ()
 
     def work(self, message: _Model | _Step) -> list[Figures]:
@@ -305,7 +308,7 @@ class _Desk:
         from guide_hub.eg3d import EG3D
         from guide_hub.faces.registry import load_identity, load_perceptual
 
-        device = self.state.device
+        device = self.group.device
         self.teacher, self.student = (EG3D(model.config).to(device).eval() for _ in range(2))
         for side in (self.teacher, self.student):
             side.load_state_dict(model.state)
@@ -320,9 +323,7 @@ class _Desk:
         if step.recipe is not None:
             self.eraser = Eraser(self.student, self.teacher, step.recipe, self.perceptual, self.identity)
         self.eraser.optimizer.zero_grad(set_to_none=True)
-        return self.eraser.backward(
-            step.pairs, step.draws, self.state.process_index, self.state.num_processes
-        )
+        return self.eraser.backward(step.pairs, step.draws, self.group.state.process_index, self.group.count)
 
 
 def _outcome(work: Callable[[], list[Figures]], signum: int | None) -> tuple[_Outcome, BaseException | None]:
