@@ -215,7 +215,7 @@ class _First(_Group, Processes):
         self.say(message)
         if parameters is not None:
             self.weights(parameters)
-        own, error = _outcome(work, None)
+        own, error = _outcome(work)
         outcomes = self.outcomes(own)
         failed = [(k, o) for k, o in enumerate(outcomes) if o.error is not None]
         if parameters is not None and not failed:
@@ -264,8 +264,9 @@ class _Other(_Group):
         while not isinstance(message := self.say(), _End):
             if isinstance(message, _Step):
                 self.weights(desk.parameters)
-            own, _ = _outcome(partial(desk.work, message), stopper.signum)
-            failed = any(outcome.error is not None for outcome in self.outcomes(own))
+            own, _ = _outcome(partial(desk.work, message))
+            outcomes = self.outcomes(dataclasses.replace(own, signum=stopper.signum))
+            failed = any(outcome.error is not None for outcome in outcomes)
             if isinstance(message, _Step) and not failed:
                 self.gradients(desk.parameters)
         return message.code
@@ -326,10 +327,10 @@ class _Desk:
         return self.eraser.backward(step.pairs, step.draws, self.group.state.process_index, self.group.count)
 
 
-def _outcome(work: Callable[[], list[Figures]], signum: int | None) -> tuple[_Outcome, BaseException | None]:
+def _outcome(work: Callable[[], list[Figures]]) -> tuple[_Outcome, BaseException | None]:
     """How `work` went, and what it raised. Of what was not raised on purpose only the kind is told."""
     try:
-        return _Outcome(work(), signum=signum), None
+        return _Outcome(work()), None
     except GuideHubError as error:
         return _Outcome(error=_kind(error), problems=error.problems), error
     except BaseException as error:
