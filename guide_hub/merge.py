@@ -75,7 +75,7 @@ def difference(erased: Weights, original: Weights, names: Iterable[str] | None =
 
 
 def apply(original: Weights, delta: Weights) -> dict[str, Tensor]:
-    """`original + delta`, a whole state dict: what the delta does not name stays. ValueError: unknown names."""
+    """`original + delta`, a state dict: what the delta does not name stays. ValueError: unknown names."""
     unknown = delta.keys() - original.keys()
     if unknown:
         raise ValueError(f"the original has no {', '.join(sorted(unknown))}")
