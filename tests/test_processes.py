@@ -67,6 +67,7 @@ def killed(self, *_):
 if os.environ["RANK"] == "1":
     eraser.Eraser._chunk = killed
 """
+RANK_0_IS_KILLED = RANK_1_IS_KILLED.replace('"1"', '"0"')
 RANK_1_IS_STOPPED = """
 chunk = eraser.Eraser._chunk
 def stopped(self, *rest):
@@ -305,6 +306,14 @@ def test_who_stops_one_stops_both_and_they_go_on_to_the_same_bytes(home, job, tm
     assert "erasing subject-a from step 2" in run.err[0]
     name = "model.safetensors"
     assert (tmp_path / "o" / name).read_bytes() == (home / "both" / name).read_bytes()
+
+
+def test_the_second_does_not_outlive_the_first(job, tmp_path):
+    run = Run(
+        tmp_path, "erase", *job, "--output", tmp_path / "o", "--state", tmp_path / "s", extra=RANK_0_IS_KILLED
+    )
+    assert run.wait().codes == [-signal.SIGKILL, 1]
+    assert "the first process has ended" in run.err[1]
 
 
 def test_the_first_processes_error_is_everybodys_exit_code(job, tmp_path):
