@@ -85,9 +85,8 @@ def launched(device: str) -> Processes:
     kind = pick_device(device).type
     if kind == "cpu":
         state = PartialState(cpu=True, timeout=PATIENCE)
-    elif (
-        kind == "cuda"
-    ):  # what is no tensor of the model's goes over gloo: NCCL would keep the GPU busy waiting
+    elif kind == "cuda":
+        # What is no tensor of the model's goes over gloo: a wait in NCCL keeps the GPU busy.
         state = PartialState(backend="cuda:nccl,cpu:gloo", timeout=PATIENCE)
     else:
         raise InputError(f"several processes do not run on {kind}", remedy="use --device cpu")
@@ -140,6 +139,7 @@ class _Group:
             broadcast_object_list(packed)
         if self.state.is_main_process:
             return message
+        # a pickle, as all that torch.distributed says in objects: the processes are one program
         return torch.load(io.BytesIO(packed[0]), map_location=self.device, weights_only=False)
 
     def weights(self, parameters: Sequence[Tensor]) -> None:
@@ -343,7 +343,7 @@ def _outcome(work: Callable[[], list[Figures]]) -> tuple[_Outcome, BaseException
 
 
 def _kind(error: GuideHubError) -> type[GuideHubError]:
-    """The one of our errors with this exit code: that others can be made from problems alone is not sure."""
+    """The base of an error: a class of its own may want other arguments than problems."""
     kinds = (InputError, RefusedError, HubError, ConflictError)
     return next((kind for kind in kinds if isinstance(error, kind)), GuideHubError)
 
