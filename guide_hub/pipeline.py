@@ -15,6 +15,7 @@ from guide_hub.delivery import deliver
 from guide_hub.errors import ConflictError, GuideHubError, InputError, Problem, RefusedError
 from guide_hub.interrupt import Stopped, Stopper, stopping
 from guide_hub.plan import Options, Plan, describe, make_plan
+from guide_hub.processes import Processes
 from guide_hub.recipe import Recipe
 from guide_hub.report import ErasureReport, IdentityFigures, InversionReport, Report, RetainedReport
 from guide_hub.timing import timed
@@ -42,14 +43,15 @@ def erase(
     request: str | Path | Sequence[str | Path],
     *,
     progress: Progress | None = None,
+    processes: Processes | None = None,
     **settings: Any,
 ) -> Report:
     """Takes every identity of one or several requests out of a model; writes and, on demand, pushes it.
 
-    `repo` is a Hub id, a folder or `builtin:synthetic-heads`; `settings` are the fields of `Options`. Raises
-    InputError, RefusedError, HubError or ConflictError (see the exit codes); a RefusedError carries the
-    figures in its `report`. `interrupt.Stopped` after SIGTERM or Ctrl-C, with the progress kept for the next
-    run.
+    `repo` is a Hub id, a folder or `builtin:synthetic-heads`; `settings` are the fields of `Options`;
+    `processes` share the steps (`guide_hub.processes.launched`). Raises InputError, RefusedError, HubError or
+    ConflictError (see the exit codes); a RefusedError carries the figures in its `report`.
+    `interrupt.Stopped` after SIGTERM or Ctrl-C, with the progress kept for the next run.
     """
     from guide_hub.progress import Silent
 
@@ -67,7 +69,7 @@ def erase(
     if plan.options.dry_run:
         return dataclasses.replace(_report(plan, "planned"), plan=describe(plan))
     try:
-        report = _run(plan, progress)
+        report = _run(plan, progress, processes or Processes.alone())
     except RefusedError as refused:
         if refused.report is not None:
             _draft_replies(plan, refused.report)
@@ -76,7 +78,7 @@ def erase(
     return report
 
 
-def _run(plan: Plan, progress: Progress) -> Report:
+def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     import torch
 
     from guide_hub.eg3d import EG3D
@@ -98,6 +100,7 @@ def _run(plan: Plan, progress: Progress) -> Report:
     judge = networks.identity_judge
     cameras = yaw_cameras(teacher, recipe.camera, recipe.gate.views)
     with stopping() as stopper:
+        processes.load(teacher, names, stopper)
         progress.stage("reading the photos")
         subjects = read_subjects(identities, teacher.config.img_resolution, device)
         threshold = find_threshold(
@@ -109,6 +112,7 @@ def _run(plan: Plan, progress: Progress) -> Report:
             base=plan.weights_sha256, device=device.type, version=__version__, torch=torch.__version__,
             threads=torch.get_num_threads(), networks=names.__dict__, weights=weights_sha256(names),
             threshold=f"{threshold:.3f}", latents=given and records.file_sha256(given),
+            **processes.made_with,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, plan.run_name)
         saved = checkpoint.load() if plan.options.resume else None
@@ -150,10 +154,12 @@ def _run(plan: Plan, progress: Progress) -> Report:
             stopper,
             progress,
             state,
+            processes,
         )
         if saved is None:
             checkpoint.save(state)
-        with timed(plan.state, plan.timing_key, device.type, 0 if saved else plan.steps):
+        steps = 0 if saved or processes.count > 1 else plan.steps
+        with timed(plan.state, plan.timing_key, device.type, steps):
             sequence.run(ids, [ws[:1] for ws in points], measure, saved)
         student.requires_grad_(False)
 

@@ -23,6 +23,7 @@ from guide_hub.evaluation.identity import Likeness, PersonMeasure
 from guide_hub.guide.eraser import Eraser, Erasure, StepLosses, step_seed
 from guide_hub.interrupt import Stopper
 from guide_hub.networks import Networks
+from guide_hub.processes import Processes
 from guide_hub.recipe import Recipe
 
 SAVE_EVERY = 25  # steps
@@ -56,7 +57,9 @@ class Sequence:
         stopper: Stopper,
         progress: Progress,
         progress_state: dict[str, Any],
+        processes: Processes | None = None,
     ):
+        self.processes = processes or Processes.alone()
         self.student, self.teacher = student, teacher
         self.recipe, self.networks, self.seed = recipe, networks, seed
         self.checkpoint, self.stopper, self.progress = checkpoint, stopper, progress
@@ -98,6 +101,7 @@ class Sequence:
             nets.perceptual,
             nets.identity_loss,
             earlier=list(self.erased),
+            share=self.processes.backward,
         )
 
     def _erase_one(self, k: int, identity: str, eraser: Eraser, erasure: Erasure, done: int) -> None:

@@ -57,8 +57,10 @@ def command(
     """
     from guide_hub.cli import output
     from guide_hub.pipeline import erase
+    from guide_hub.processes import launched
 
-    report = erase(repo, requests, progress=output.progress(quiet), **settings)
+    with launched(settings["device"]) as processes:
+        report = erase(repo, requests, progress=output.progress(quiet), processes=processes, **settings)
     if as_json:
         output.write_json(report.to_dict())
     elif report.plan is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,9 +63,24 @@ class StepLosses:
     def total(self) -> float:
         return self.local + self.adjacency + self.bystanders + self.replay
 
+    def add(self, figures: Figures) -> None:
+        setattr(self, figures.name, getattr(self, figures.name) + figures.total)
+        for name, values in figures.terms.items():
+            self.terms.setdefault(name, []).extend(values)
+
 
 @dataclass(frozen=True)
-class _Pairs:
+class Figures:
+    """One chunk of a step: its number there, its term, the weighted sum of its losses, all raw terms."""
+
+    number: int
+    name: str
+    total: float
+    terms: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Pairs:
     """Latents of the student beside those of the teacher, with the weights that their losses carry."""
 
     name: str
@@ -78,12 +94,20 @@ def step_seed(*parts: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
+Share = Callable[["Eraser", list[Pairs], Draws], list[Figures]]
+
+
+def alone(eraser: Eraser, pairs: list[Pairs], draws: Draws) -> list[Figures]:
+    """All chunks of a step in this process. Another `Share` has others do some (`guide_hub.processes`)."""
+    return eraser.backward(pairs, draws)
+
+
 class Eraser:
     """Fine-tunes `student.backbone.synthesis` against the frozen `teacher`, the model as it was pulled.
 
     `earlier` are the identities already folded into the student. The teacher still knows them, so their
     local terms, and those of `replay.neighbours` neighbours, are replayed and their neighbourhoods leave the
-    global samples.
+    global samples. `share` finds the gradients of a step.
     """
 
     def __init__(
@@ -94,7 +118,9 @@ class Eraser:
         perceptual: PerceptualDistance,
         identity: IdentityEncoder,
         earlier: list[Erasure] | None = None,
+        share: Share = alone,
     ):
+        self.share = share
         self.student = student
         self.teacher = teacher.eval().requires_grad_(False)
         self.recipe = recipe
@@ -141,64 +167,77 @@ class Eraser:
             seed=step_seed(seed, 1),
         )
 
-    def pairs(self, erasure: Erasure, draws: Draws) -> list[_Pairs]:
+    def pairs(self, erasure: Erasure, draws: Draws) -> list[Pairs]:
         """The student's and the teacher's latents of every term of the step."""
         recipe = self.recipe
         local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
-        pairs = [_Pairs("local", erasure.w_u, erasure.w_t, local)]
+        pairs = [Pairs("local", erasure.w_u, erasure.w_t, local)]
         if recipe.adjacency.weight and len(draws.alpha):
             share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
             weights = local.times(recipe.adjacency.weight * share)
             w_r = self.space.map(draws.z_adjacent)
             offset = neighbour_offset(erasure.w_u, w_r, draws.alpha, recipe.target.norm)
-            pairs.append(_Pairs("adjacency", erasure.w_u + offset, erasure.w_t + offset, weights))
+            pairs.append(Pairs("adjacency", erasure.w_u + offset, erasure.w_t + offset, weights))
         if recipe.bystanders.weight and len(draws.w_global):
             share = 1.0 if recipe.bystanders.reduce == "sum" else 1.0 / len(draws.w_global)
             weights = Weights(0.0, recipe.bystanders.weight * share, 0.0)
-            pairs.append(_Pairs("bystanders", draws.w_global, draws.w_global, weights))
+            pairs.append(Pairs("bystanders", draws.w_global, draws.w_global, weights))
         if draws.replayed:
             known = [self.earlier[i] for i in draws.replayed]
             w_u, w_t = torch.cat([e.w_u for e in known]), torch.cat([e.w_t for e in known])
             weights = local.times(recipe.replay.weight / len(known))
-            pairs.append(_Pairs("replay", w_u, w_t, weights))
+            pairs.append(Pairs("replay", w_u, w_t, weights))
             if draws.z_replay is not None and draws.alpha_replay is not None and len(draws.z_replay):
                 each = len(draws.z_replay) // len(known)
                 w_u, w_t = w_u.repeat_interleave(each, 0), w_t.repeat_interleave(each, 0)
                 w_r = self.space.map(draws.z_replay)
                 offset = neighbour_offset(w_u, w_r, draws.alpha_replay, recipe.target.norm)
                 pairs.append(
-                    _Pairs("replay", w_u + offset, w_t + offset, weights.times(recipe.adjacency.weight))
+                    Pairs("replay", w_u + offset, w_t + offset, weights.times(recipe.adjacency.weight))
                 )
         return pairs
 
     def step(self, erasure: Erasure, draws: Draws) -> StepLosses:
-        """One Adam step. Backward runs every `micro_batch` latents. RefusedError: the loss is not finite.
-
-        With const noise and deterministic rays `micro_batch` changes nothing but the memory; otherwise it
-        changes the noise's draws too, since each chunk has a seed of its own.
-        """
-        recipe = self.recipe
-        losses = StepLosses()
+        """One Adam step. RefusedError: the loss is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
-        for term, pairs in enumerate(self.pairs(erasure, draws)):
-            size = recipe.optim.micro_batch or len(pairs.w_student)
-            for first in range(0, len(pairs.w_student), size):
-                w_student, w_teacher = (w[first : first + size] for w in (pairs.w_student, pairs.w_teacher))
-                seed = step_seed(draws.seed, term, first)
-                how = Rendering(
-                    recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays
-                )
-                aim = self._aim(w_teacher, draws, how, pairs.weights, (draws.seed, term, first))
-                terms = self.loss(view(self.student, w_student, draws.c, how, side=0), aim)
-                total = weighted(terms, pairs.weights).sum()
-                total.backward()
-                setattr(losses, pairs.name, getattr(losses, pairs.name) + float(total.detach()))
-                for name, value in terms.items():
-                    losses.terms.setdefault(f"{pairs.name}.{name}", []).extend(value.tolist())
+        losses = StepLosses()
+        for figures in self.share(self, self.pairs(erasure, draws), draws):
+            losses.add(figures)
         if not math.isfinite(losses.total):
             raise RefusedError("the loss is no longer finite", remedy="lower optim.lr in the recipe")
         self.optimizer.step()
         return losses
+
+    def backward(self, pairs: list[Pairs], draws: Draws, first: int = 0, of: int = 1) -> list[Figures]:
+        """Gradients of a step's chunks `first`, `first + of`, ...: of all by default. Backward runs for each.
+
+        A chunk is `micro_batch` latents of a term. With const noise and deterministic rays that changes
+        nothing but the memory, so terms are split further where there are others to share with; otherwise
+        it changes the noise's draws too, since each chunk has a seed of its own.
+        """
+        recipe, found, number = self.recipe, [], 0
+        repeats = recipe.noise == "const" and recipe.deterministic_rays
+        for term, pair in enumerate(pairs):
+            n = len(pair.w_student)
+            size = recipe.optim.micro_batch or n
+            if repeats:
+                size = min(size, -(-n // of))
+            for start in range(0, n, size):
+                if number % of == first:
+                    found.append(self._chunk(number, pair, draws, term, slice(start, start + size)))
+                number += 1
+        return found
+
+    def _chunk(self, number: int, pairs: Pairs, draws: Draws, term: int, part: slice) -> Figures:
+        recipe = self.recipe
+        seed = step_seed(draws.seed, term, part.start)
+        how = Rendering(recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays)
+        aim = self._aim(pairs.w_teacher[part], draws, how, pairs.weights, (draws.seed, term, part.start))
+        terms = self.loss(view(self.student, pairs.w_student[part], draws.c, how, side=0), aim)
+        total = weighted(terms, pairs.weights).sum()
+        total.backward()
+        raw = {f"{pairs.name}.{name}": value.tolist() for name, value in terms.items()}
+        return Figures(number, pairs.name, float(total.detach()), raw)
 
     def _aim(
         self, w: Tensor, draws: Draws, how: Rendering, weights: Weights, key: tuple[int, int, int]
