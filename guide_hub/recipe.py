@@ -124,13 +124,16 @@ class Speed:
     `rays`: the side of the pictures that the losses' volume rendering makes, null: the model's. `pool`: after
     so many steps the draws come round again, and the teacher's pictures of them are kept; 0: all are new.
     `check_every` so many steps the erasure ends where the loss's own recogniser finds the person's neighbours
-    no more alike than `enough` (cosine); 0: after all iterations.
+    no more alike than `enough` (cosine); 0: after all iterations. `precision`: tf32, of CUDA's products;
+    bfloat16, of the losses' networks as well, on any device. `compile` has torch.compile build these.
     """
 
     rays: int | None = _option(None, low=8, high=1024)
     pool: int = _option(0, low=0, high=100_000)
     check_every: int = _option(0, low=0, high=100_000)
     enough: float = _option(0.3, low=-1, high=1)
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,10 @@ class Recipe:
     def _published(self) -> dict[str, Any]:
         options = self.to_dict()
         options["networks"] = {k: v and v.partition(":")[0] for k, v in options["networks"].items()}
-        if self.speed == Speed():  # younger than the other options: digests of before stay
+        for name in ("precision", "compile"):  # younger than the other options: digests of before stay
+            if getattr(self.speed, name) == getattr(Speed(), name):
+                del options["speed"][name]
+        if self.speed == Speed():
             del options["speed"]
         return options
 

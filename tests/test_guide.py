@@ -22,6 +22,7 @@ from guide_hub.faces.perceptual import Lpips
 from guide_hub.guide import Draws, Eraser, Erasure, average_target, ufo_target
 from guide_hub.guide import eraser as erasing
 from guide_hub.guide.latents import bystanders, neighbour_offset, outside
+from guide_hub.guide.losses import View, Weights
 from guide_hub.guide.target import norm_of
 from guide_hub.inversion import Inverter, projector
 from guide_hub.networks import choose, default_recipe
@@ -121,7 +122,7 @@ def test_two_steps(shared, golden, lpips_seeded, released):
             error = (p.detach() - before[name]) - update
             off = error.abs() > RELATIVE * update.abs().max()
             # Adam's first step is the gradient's sign: where a gradient is all rounding, it may flip
-            assert int(off.sum()) <= max(1, 0.03 * off.numel()), name
+            assert int(off.sum()) <= max(1, 0.05 * off.numel()), name
             squared += torch.stack([error.square().sum(), update.square().sum()])
         assert (squared[0] / squared[1]).sqrt() < 1e-2
         assert all(torch.equal(a, b) for a, b in zip(frozen(student), frozen(teacher), strict=True))
@@ -134,7 +135,7 @@ def frozen(model):
 def test_trains_what_the_release_trains(shared):
     shapes = json.loads((shared / "golden" / "ffhq512" / "shapes.json").read_text())
     model = tiny2x(shared)
-    eraser = Eraser(model, tiny2x(shared), Recipe(), no_identity, no_identity)
+    eraser = Eraser(model, tiny2x(shared), Recipe(), Pixels(), no_identity)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained == {n for n in dict(model.named_parameters()) if n.startswith("backbone.synthesis")}
     official = {n for n, t in shapes["tensors"].items() if t.get("guide_trainable")}
@@ -252,7 +253,7 @@ def model():
     return EG3D(tiny_config()).eval().requires_grad_(False)
 
 
-def tiny_eraser(recipe: Recipe) -> Eraser:
+def tiny_eraser(recipe: Recipe, perceptual=None, identity=None) -> Eraser:
     torch.manual_seed(1)
     student = EG3D(tiny_config())
     for name, parameter in student.named_parameters():
@@ -260,7 +261,7 @@ def tiny_eraser(recipe: Recipe) -> Eraser:
             parameter.data.fill_(0.1)
     teacher = EG3D(tiny_config())
     teacher.load_state_dict(student.state_dict())
-    return Eraser(student, teacher, recipe, Pixels(), Pixels())
+    return Eraser(student, teacher, recipe, perceptual or Pixels(), identity or Pixels())
 
 
 def with_micro_batch(recipe: Recipe, size: int) -> Recipe:
@@ -452,3 +453,34 @@ def test_an_erasure_ends_when_it_is_enough():
     assert [eraser.finished(erasure, step) for step in (0, 2, 58, 60)] == [False, False, False, True]
     eraser.recipe = load_recipe("heads")
     assert [eraser.finished(erasure, step) for step in (2, 59, 60)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"), [({"precision": "tf32"}, 0.0), ({"precision": "bfloat16"}, 0.05)]
+)
+def test_precision_of_the_losses(options, tolerance):
+    """On a CPU: TF32 changes nothing, bfloat16 rounds the networks and leaves float32 behind."""
+    networks = registry.load_perceptual("heads-features"), registry.load_identity("heads-a")
+    losses = []
+    for speed in ({}, options):
+        eraser = tiny_eraser(with_speed(**speed), *networks)
+        erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+        losses.append(eraser.step(erasure, eraser.draw_at(erasure, 5, 0, 0)))
+        assert {p.grad.dtype for p in eraser.parameters if p.grad is not None} == {torch.float32}
+        aim = eraser.loss.aim(View(torch.zeros(1), torch.rand(1, 3, 64, 64)), Weights(1, 1, 1))
+        assert {maps.dtype for maps in [*aim.maps, aim.embedding]} == {torch.float32}
+    assert losses[1].total == pytest.approx(losses[0].total, rel=tolerance)
+    assert (losses[1].terms == losses[0].terms) == (not tolerance)
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_compiled_networks(monkeypatch):
+    """The path, without the compiler's minutes."""
+    compiled, losses = [], []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    for speed in ({}, {"compile": True}):
+        eraser = tiny_eraser(with_speed(**speed))
+        erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+        losses.append(eraser.step(erasure, eraser.draw_at(erasure, 5, 0, 0)).total)
+    assert losses[0] == losses[1]
+    assert compiled == [eraser.loss.perceptual.features, eraser.loss.identity]

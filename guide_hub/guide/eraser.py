@@ -17,7 +17,7 @@ from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.latents import bystanders, neighbour_offset
-from guide_hub.guide.losses import Aim, PairLoss, Rendering, Weights, view, weighted
+from guide_hub.guide.losses import Aim, PairLoss, Rendering, Weights, products, view, weighted
 from guide_hub.guide.target import average_target, ufo_target
 from guide_hub.latents import LatentSpace
 from guide_hub.orbit import orbit_label
@@ -125,7 +125,7 @@ class Eraser:
         self.teacher = teacher.eval().requires_grad_(False)
         self.recipe = recipe
         self.earlier = earlier or []
-        self.loss = PairLoss(perceptual, identity)
+        self.loss = PairLoss(perceptual, identity, recipe.speed)
         self.space = LatentSpace(teacher)
         student.eval().requires_grad_(False)
         self.parameters = list(student.backbone.synthesis.requires_grad_(True).parameters())
@@ -224,7 +224,8 @@ class Eraser:
                 size = min(size, -(-n // of))
             for start in range(0, n, size):
                 if number % of == first:
-                    found.append(self._chunk(number, pair, draws, term, slice(start, start + size)))
+                    with products(recipe.speed):
+                        found.append(self._chunk(number, pair, draws, term, slice(start, start + size)))
                 number += 1
         return found
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +13,7 @@ from torch import Tensor
 from guide_hub.eg3d import EG3D
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
+from guide_hub.recipe import Speed
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,11 @@ class PairLoss:
     Identity is `1 - cos`. A distance without a weight is left out.
     """
 
-    def __init__(self, perceptual: PerceptualDistance, identity: IdentityEncoder):
+    def __init__(self, perceptual: PerceptualDistance, identity: IdentityEncoder, speed: Speed | None = None):
         self.perceptual = perceptual
         self.identity = identity
+        self.maps_of: Callable[[Tensor], list[Tensor]] = quickened(perceptual.features, speed or Speed())
+        self.embed: Callable[[Tensor], Tensor] = quickened(identity, speed or Speed())
 
     @torch.no_grad()
     def aim(self, teacher: View, weights: Weights) -> Aim:
@@ -93,8 +99,8 @@ class PairLoss:
         return Aim(
             teacher.planes if weights.l2 else None,
             teacher.image if weights.perceptual else None,
-            self.perceptual.features(teacher.image) if weights.perceptual else None,
-            self.identity(teacher.image) if weights.identity else None,
+            self.maps_of(teacher.image) if weights.perceptual else None,
+            self.embed(teacher.image) if weights.identity else None,
         )
 
     def __call__(self, student: View, aim: Aim) -> dict[str, Tensor]:
@@ -103,11 +109,38 @@ class PairLoss:
             terms["l2"] = (student.planes - aim.planes).square().flatten(1).mean(1)
         if aim.image is not None:
             with torch.no_grad():
-                maps = aim.maps or self.perceptual.features(aim.image)
-            terms["perceptual"] = self.perceptual.distance(self.perceptual.features(student.image), maps)
+                maps = aim.maps or self.maps_of(aim.image)
+            terms["perceptual"] = self.perceptual.distance(self.maps_of(student.image), maps)
         if aim.embedding is not None:
-            terms["identity"] = 1 - (self.identity(student.image) * aim.embedding).sum(1)
+            terms["identity"] = 1 - (self.embed(student.image) * aim.embedding).sum(1)
         return terms
+
+
+def quickened(network: Callable[[Tensor], Any], speed: Speed) -> Callable[[Tensor], Any]:
+    """A frozen network as the recipe's `speed` wants it. What it gives is float32."""
+    if speed.compile:
+        network = torch.compile(network)
+    if speed.precision != "bfloat16":
+        return network
+
+    def half(images: Tensor) -> Any:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            found = network(images)
+        return [maps.float() for maps in found] if isinstance(found, list) else found.float()
+
+    return half
+
+
+@contextmanager
+def products(speed: Speed) -> Iterator[None]:
+    """CUDA's matrix products in TF32, where the recipe wants that. Convolutions are by PyTorch's default."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = before or speed.precision != "float32"
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def weighted(terms: dict[str, Tensor], weights: Weights) -> Tensor:

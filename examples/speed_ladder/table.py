@@ -1,0 +1,45 @@
+"""RESULTS.md of results/*.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+HEAD = """\
+# What each rung of the ladder costs and keeps
+
+Written by `run.py`. A cell is one person erased under one seed and judged by the gate of `guide-hub erase`.
+*time*: how many times as quick as `heads`, over the cells that both have, on one thread. *verified* and
+*held-out*: of the person's views and of those of the held-out photos. *retained*: of other people's views.
+
+| rung | what | cells | passed | steps | CPU s | time | verified | held-out | retained | worst |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+"""
+
+
+def write_table(results: Path, target: Path, order: list[str]) -> None:
+    rungs: dict[str, dict[str, Any]] = {}
+    for name in order:
+        file = results / f"{name}.json"
+        if file.is_file():
+            rungs[name] = json.loads(file.read_text())
+    rows = [_row(rung, rungs[order[0]]["cells"]) for rung in rungs.values()]
+    part = target.with_suffix(".part")
+    part.write_text(HEAD + "\n".join(rows) + "\n")
+    part.replace(target)
+
+
+def _row(rung: dict[str, Any], first: list[dict[str, Any]]) -> str:
+    cells = rung["cells"]
+    seconds = {(c["person"], c["seed"]): c["cpu_s"] for c in first}
+    both = [(seconds[key], c["cpu_s"]) for c in cells if (key := (c["person"], c["seed"])) in seconds]
+    times = sum(a for a, _ in both) / sum(b for _, b in both) if both else float("nan")
+    others = [c["others_verified"] for c in cells if c["others_verified"] is not None]
+    return (
+        f"| {rung['rung']} | {rung['text']} | {len(cells)} | {sum(c['passed'] for c in cells)} "
+        f"| {median(c['steps'] for c in cells):g} | {median(c['cpu_s'] for c in cells):.1f} | {times:.1f}x "
+        f"| {mean(c['verified'] for c in cells):.1%} | {mean(others):.1%} "
+        f"| {mean(c['retained'] for c in cells):.1%} | {min(c['retained'] for c in cells):.1%} |"
+    )
