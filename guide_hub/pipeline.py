@@ -56,6 +56,7 @@ def erase(
     from guide_hub.progress import Silent
 
     progress = progress or Silent()
+    progress.stage("planning")
     plan = make_plan(repo, request, Options(**settings))
     for warning in plan.warnings:
         progress.warn(str(warning))

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 
 import pytest
@@ -412,6 +414,27 @@ def test_recipes(call, tmp_path):
     unknown = call("recipes", "show", "head")
     assert unknown.code == 2
     assert "did you mean 'heads'?" in unknown.err
+
+
+def test_a_run_says_at_once_that_it_began(tmp_path):
+    request = tiny.make_request(tmp_path)
+    began = time.perf_counter()
+    run = [sys.executable, "-m", "guide_hub", "erase", "--repo", "builtin:synthetic-heads"]
+    run += ["--request", str(request), "--output", str(tmp_path / "out"), "--state", str(tmp_path / "state")]
+    with subprocess.Popen(run, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        seconds = time.perf_counter() - began
+        process.kill()
+    assert first == "planning ...\n"
+    assert seconds < 5
+
+
+def test_check_needs_no_torch(tmp_path):
+    check = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))"
+    done = tiny.in_subprocess("check", str(tiny.make_request(tmp_path)), prepare=check)
+    assert done.returncode == 0
+    assert done.stderr.strip().endswith("False")
 
 
 def test_help_is_quick_and_needs_no_torch():
