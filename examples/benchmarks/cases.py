@@ -30,7 +30,7 @@ GROUPS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Config:
     """A model with its recipe and networks. `rounds` are timed after `warmup` more; `people` are retained."""
 
@@ -66,7 +66,7 @@ class Setup:
         return copy.deepcopy(self.teacher)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One way to do a group's work on the models named. `plain`: in plain operations (plain.py).
 
@@ -84,7 +84,7 @@ class Row:
     needs_gib: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     config: Config
     row: Row
@@ -224,4 +224,3 @@ def cases(
         and (groups is None or row.group in groups)
         and (rows is None or row.name in rows)
     ]
-

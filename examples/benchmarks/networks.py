@@ -40,7 +40,9 @@ def released_shapes(config: EG3DConfig, recipe: Recipe) -> Networks:
 def small_shapes(config: EG3DConfig, recipe: Recipe) -> Networks:
     """The builtin model's networks with random weights: seconds, for trying the benchmarks."""
     torch.manual_seed(11)
-    names = NetworkNames("seeded-heads-a", "seeded-heads-b", "seeded-heads-features", "seeded-heads-inversion")
+    names = NetworkNames(
+        "seeded-heads-a", "seeded-heads-b", "seeded-heads-features", "seeded-heads-inversion"
+    )
     inversion = HeadsInversion(config.z_dim)
     return Networks(
         names, _frozen(HeadsEncoderA()), _frozen(HeadsEncoderB()),
