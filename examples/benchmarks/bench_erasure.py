@@ -1,7 +1,7 @@
 """A whole erasure, and how good it is: the same person out of the same model, until the row's end.
 
-The person is a latent of the model (GUIDE's Random scenario); three neighbours that no step draws stand for their
-other photos. Measuring is not timed.
+The person is a latent of the model (GUIDE's Random scenario); three neighbours that no step draws stand for
+their other photos. Measuring is not timed.
 
     pytest examples/benchmarks/bench_erasure.py --model builtin
 """

@@ -1,7 +1,7 @@
 """Photos to latents, each photo for itself: the engine's inverter beside optimisation from the mean face.
 
-Of the builtin model the photos are the first person's of ../takedown, whom it was not trained on; the others invert
-renders of their own, a few steps long, so that only the time of a step says something there.
+Of the builtin model the photos are the first person's of ../takedown, whom it was not trained on. The others
+invert renders of their own in a few steps, so that only the time says something there.
 
     pytest examples/benchmarks/bench_inversion.py --model builtin
 """

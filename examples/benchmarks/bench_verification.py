@@ -1,5 +1,5 @@
-"""Full verification of an erasure: the person and their neighbours from all views on both models, then everybody
-else. The engine's measures beside the same measures view by view.
+"""Full verification of an erasure: the person and their neighbours from all views on both models, then
+everybody else. The engine's measures beside the same measures view by view.
 
     pytest examples/benchmarks/bench_verification.py --model medium
 """

@@ -1,7 +1,7 @@
 """What is compared: models (`CONFIGS`) and ways to do the same work (`ROWS`), one case each pair.
 
-A new option of the engine gets a row here, as changes of its recipe; the first row that a group and model have
-is what the others are compared with.
+A new option of the engine gets a row here, as changes of its recipe. Within a group and model, the first row
+in plain operations is what the others are compared with.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Setup:
 class Row:
     """One way to do a group's work on the models named. `plain`: in plain operations (plain.py).
 
-    `engine` is read by the group's bench file. `needs_gib`: memory that a model takes at least; less than that
-    in the machine and the row is passed over.
+    `engine` is read by the group's bench file. `needs_gib`: memory that a model takes at least; a machine
+    with less passes over the row.
     """
 
     group: str
@@ -164,9 +164,9 @@ SUM = {"full512": 24.0}  # five graphs at once: estimated, one of them measured 
 
 ROWS = (
     Row("step", "released", "released structure, plain operations", ALL, "released", True, needs_gib=SUM),
-    Row("step", "released-pairs", "the same, backward after each pair", LARGE, "released-pairs", True),
+    Row("step", "released-pairs", "released structure, plain operations, backward after each pair", LARGE, "released-pairs", True),
     Row("step", "released-our-ops", "released structure, our operations", ALL, "released", needs_gib=SUM),
-    Row("step", "released-pairs-our-ops", "the same, backward after each pair", LARGE, "released-pairs"),
+    Row("step", "released-pairs-our-ops", "released structure, our operations, backward after each pair", LARGE, "released-pairs"),
     Row("step", "ours", "ours, all draws new: same maths, nothing kept", ALL),
     Row("step", "ours-pool", "ours, the teacher's pictures kept", ALL, changes={"speed": {"pool": 2}}),
     Row(
@@ -175,12 +175,15 @@ ROWS = (
     ),
     Row("erasure", "released", "released structure, plain operations, all steps", TRAINED, "released", True),
     Row(
-        "erasure", "released-enough", "the same, ended by our check", TRAINED, "released", True,
+        "erasure", "released-enough", "released structure, plain operations, ended by our check", TRAINED, "released", True,
         changes={"speed": ENOUGH},
     ),
     Row("erasure", "released-our-ops", "released structure, our operations, all steps", TRAINED, "released"),
     Row("erasure", "ours", "ours, all draws new, all steps", TRAINED),
-    Row("erasure", "ours-enough", "ours, all draws new, ended by our check", TRAINED, changes={"speed": ENOUGH}),
+    Row(
+        "erasure", "ours-enough", "ours, all draws new, ended by our check", TRAINED,
+        changes={"speed": ENOUGH},
+    ),
     Row("erasure", "heads-fast", "ours, recipe `heads-fast`", ("builtin",), changes={"speed": FAST}),
     Row(
         "inversion", "w-avg", "optimisation from w_avg, plain operations", ALL, plain=True,

@@ -52,9 +52,9 @@ Measure = Callable[..., Any]
 def measured(benchmark: Any, case: Case, request: pytest.FixtureRequest) -> Measure:
     """`measured(run, start=None, rounds=None, warmup=None)` -> what the last round returned.
 
-    `run(start())`, or `run()`, is timed round by round, `start()` is not. In plain operations where the row says
-    so. Under `benchmark.extra_info`: seconds of every timed round, of those before, and the peak memory before
-    and after, which is the case's own in a process of its own.
+    `run(start())`, or `run()`, is timed round by round, `start()` is not; in plain operations where the row
+    says so. Under `benchmark.extra_info`: seconds of every timed round and of the warm-up's, and the
+    process's peak memory before and after.
     """
 
     def measure(

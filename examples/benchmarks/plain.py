@@ -3,8 +3,9 @@
     with plain_operations():
         ...                                  # guide_hub's generators compute like this in here
 
-In there a baseline does not profit from the quicker operations that guide_hub has in their place. Equal to those
-but for rounding. Written from the papers (StyleGAN2, arXiv 1912.04958; EG3D, arXiv 2112.07945); on a CPU.
+In there a baseline does not profit from the quicker operations that guide_hub has in their place. Equal to
+those but for rounding. Written from the papers (StyleGAN2, arXiv 1912.04958; EG3D, arXiv 2112.07945) for
+CPUs.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def fine_depths(depths: Tensor, weights: Tensor, u: Tensor) -> Tensor:
 def renderer(
     self: Renderer, planes: Tensor, decoder: Decoder, origins: Tensor, directions: Tensor, how: RaySampling
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Coarse pass marched with its graph, fine pass, both sorted together with their colours, one more march."""
+    """Coarse pass, marched with its graph; fine pass; both sorted with their colours; one more march."""
     config = self.config
     n, m, _ = origins.shape
     coarse, fine = config.depth_resolution, config.depth_resolution_importance
@@ -236,7 +237,7 @@ PLAIN: dict[tuple[type, str], Callable[..., Any]] = {
 
 @contextmanager
 def plain_operations(plain: bool = True) -> Iterator[None]:
-    """For the block, every generator computes in plain operations. KeyError: one has lost what is replaced."""
+    """For the block, generators compute in plain operations. KeyError: one has lost what is replaced."""
     kept = {place: place[0].__dict__[place[1]] for place in PLAIN} if plain else {}
     try:
         for cls, name in kept:

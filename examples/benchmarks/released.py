@@ -2,12 +2,12 @@
 
 Same losses as `guide_hub.guide`, with the work arranged as the released code has it:
 
-* the planes are synthesised for the MSE and once more inside every rendering: 8 passes of the backbone a side,
-  where 5 would do;
+* the planes are synthesised for the MSE and once more inside every rendering: 8 passes of the backbone a
+  side, where 5 would do;
 * every latent goes through alone: 5 renderings a side;
 * one backward over the sum, so that all graphs live at once;
-* the teacher is frozen but not under no_grad; the recogniser and LPIPS's linear heads keep `requires_grad`, so
-  that the target's side makes a graph too, and gradients that nothing reads or clears;
+* the teacher is frozen but not under no_grad; the recogniser and LPIPS's linear heads keep `requires_grad`:
+  the recogniser makes a graph of the target's side too, and both get gradients that nothing reads or clears;
 * neighbours are float64, since their alpha is;
 * every pass has noise and ray jitter of its own.
 """
@@ -32,8 +32,8 @@ class Released(Eraser):
     """An eraser whose step is arranged as in the released code; targets and draws are the parent's.
 
     `fixed_noise`: const noise and deterministic rays, for comparing losses. `backward`: once over the `sum`,
-    as released, or after each `pair`, the same gradient in far less memory. One identity; the loss networks are
-    unfrozen in place.
+    as released, or after each `pair`, the same gradient in far less memory. One identity alone; the loss
+    networks are unfrozen in place.
     """
 
     def __init__(

@@ -5,8 +5,8 @@
     python examples/benchmarks/run.py --config full512 --row ours --row released-pairs --rounds 1
     python examples/benchmarks/run.py --list                       # what is there, what is missing
 
-Each row runs in a process of its own and is stored when it ends, so that a killed run goes on where it stood, and a
-row that fails takes no other with it. `--again` measures what is there already. Leave the machine alone meanwhile.
+Each row runs in a process of its own and is stored when it ends: a killed run goes on where it stood, and a
+row that fails takes no other with it. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def table(folder: Path, group: list[Case]) -> list[str]:
     sound = {case: r for case, r in found.items() if "failed" not in r}
     base = next((r for case, r in sound.items() if case.row.plain), None)
     lines = [
-        "| | wall s | of released | CPU s | of released | peak GiB | |",
+        "| | wall s | times as fast | CPU s | times as fast | peak GiB | |",
         "|---|---|---|---|---|---|---|",
     ]
     for case, result in found.items():
@@ -72,7 +72,7 @@ def table(folder: Path, group: list[Case]) -> list[str]:
         cells = []
         for kind in ("wall_s", "cpu_s"):
             value = median(result[kind])
-            cells += [number(value), f"{value / median(base[kind]):.2f}" if base else "-"]
+            cells += [number(value), f"{median(base[kind]) / value:.2f}" if base else "-"]
         lines.append(
             f"| {case.row.title} | {' | '.join(cells)} | {result['peak_gib']:.2f} | {notes(result)} |"
         )
@@ -98,9 +98,9 @@ def tables(folder: Path) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Made by `python examples/benchmarks/run.py`; [README.md](README.md) says what is what. Medians of the "
-        "rounds; *of released*: over the first row's, below 1 is less time. Peak: resident memory of the row's "
-        "own process.",
+        "Made by `python examples/benchmarks/run.py`; [README.md](README.md) says what is what. Medians",
+        "of the rounds. *Times as fast*: seconds of the first row, the released structure, over the row's. Peak:",
+        "resident memory of the row's own process.",
         "",
         *machines(folder),
     ]
