@@ -283,7 +283,7 @@ def test_table_has_ratios_to_the_released_structure(bench, tmp_path):
     ]
     assert cells[1:6] == ["4", "2.00", "8", "2.00", "2.00"]
     assert "it ended with signal 9" in lines["released structure, our operations"]
-    assert "4.75" in lines["ours, the teacher's pictures kept"]
+    assert "4.5 s, CPU 9 s" in lines["ours, the teacher's pictures kept"]
     assert "25 steps" in text
     assert "0.975" in text
     assert "of-another-time" not in text

@@ -164,9 +164,15 @@ SUM = {"full512": 24.0}  # five graphs at once: estimated, one of them measured 
 
 ROWS = (
     Row("step", "released", "released structure, plain operations", ALL, "released", True, needs_gib=SUM),
-    Row("step", "released-pairs", "released structure, plain operations, backward after each pair", LARGE, "released-pairs", True),
+    Row(
+        "step", "released-pairs", "released structure, plain operations, backward after each pair", LARGE,
+        "released-pairs", True,
+    ),
     Row("step", "released-our-ops", "released structure, our operations", ALL, "released", needs_gib=SUM),
-    Row("step", "released-pairs-our-ops", "released structure, our operations, backward after each pair", LARGE, "released-pairs"),
+    Row(
+        "step", "released-pairs-our-ops", "released structure, our operations, backward after each pair",
+        LARGE, "released-pairs",
+    ),
     Row("step", "ours", "ours, all draws new: same maths, nothing kept", ALL),
     Row("step", "ours-pool", "ours, the teacher's pictures kept", ALL, changes={"speed": {"pool": 2}}),
     Row(
@@ -175,8 +181,8 @@ ROWS = (
     ),
     Row("erasure", "released", "released structure, plain operations, all steps", TRAINED, "released", True),
     Row(
-        "erasure", "released-enough", "released structure, plain operations, ended by our check", TRAINED, "released", True,
-        changes={"speed": ENOUGH},
+        "erasure", "released-enough", "released structure, plain operations, ended by our check", TRAINED,
+        "released", True, changes={"speed": ENOUGH},
     ),
     Row("erasure", "released-our-ops", "released structure, our operations, all steps", TRAINED, "released"),
     Row("erasure", "ours", "ours, all draws new, all steps", TRAINED),

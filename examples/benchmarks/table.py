@@ -47,8 +47,7 @@ def notes(result: Result) -> str:
     if "pictures" in result:
         found.append(f"{result['pictures']} pictures")
     if "kept_draws" in result:
-        first = median(result["warmup_wall_s"])
-        cpu = median(result["warmup_cpu_s"])
+        first, cpu = (min(result[f"warmup_{kind}_s"][: result["kept_draws"]]) for kind in ("wall", "cpu"))
         found.append(f"a draw's first step, which makes the pictures: {number(first)} s, CPU {number(cpu)} s")
     figures = result.get("figures", {})
     return ", ".join(found + [FIGURES[key].format(value) for key, value in figures.items() if key in FIGURES])
@@ -99,8 +98,8 @@ def tables(folder: Path) -> str:
         "# Benchmarks",
         "",
         "Made by `python examples/benchmarks/run.py`; [README.md](README.md) says what is what. Medians",
-        "of the rounds. *Times as fast*: seconds of the first row, the released structure, over the row's. Peak:",
-        "resident memory of the row's own process.",
+        "of the rounds. *Times as fast*: seconds of the first row, the released structure, over the row's.",
+        "Peak: resident memory of the row's own process.",
         "",
         *machines(folder),
     ]
