@@ -26,9 +26,10 @@ MODULES = ("plain", "released", "networks", "cases", "table", "run")
 def bench():
     """The folder's modules by name, out of the way of other examples' of the same names."""
     kept = {name: sys.modules.pop(name, None) for name in MODULES}
+    path = sys.path[:]
     sys.path.insert(0, str(FOLDER))
     found = {name: importlib.import_module(name) for name in MODULES}
-    sys.path.remove(str(FOLDER))
+    sys.path[:] = path
     for name in MODULES:
         del sys.modules[name]
     sys.modules.update({name: module for name, module in kept.items() if module is not None})

@@ -60,13 +60,18 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Of the checkout, with a + where it was changed."""
-    try:
+    """The last one that changed what is measured, with a + where the checkout has changed since."""
+    code = ["guide_hub", "recipes", "examples/benchmarks/*.py"]
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
+            ["git", "-C", str(ROOT), *words, "--", *code], capture_output=True, text=True, check=False
+        )
+
+    try:
+        last = git("log", "-1", "--format=%h").stdout.strip()
+        return last + ("+" if git("diff", "--quiet", "HEAD").returncode else "") if last else "unknown"
+    except OSError:
         return "unknown"
 
 
