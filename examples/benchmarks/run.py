@@ -160,6 +160,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     chosen = cases(args.config or [c for c in CONFIGS if c != "tiny"], args.group, args.row)
+    if not chosen:
+        parser.error("no model has such a row; --list names them")
     if args.list:
         for case in chosen:
             print(f"{state(args.out, case):8} {case.name}")
@@ -169,8 +171,9 @@ def main() -> None:
     for n, case in enumerate(wanted, start=1):
         print(f"{n}/{len(wanted)} {case.name} ...", end=" ", file=sys.stderr, flush=True)
         result = measure(case, args)
-        store(args.out, case, result)
         failed += "failed" in result
+        if "failed" not in result or state(args.out, case) != "there":  # figures that are there stay
+            store(args.out, case, result)
         print(result.get("failed") or f"{min(result['wall_s']):.3g} s", file=sys.stderr, flush=True)
         write(args.out)
     print(write(args.out))
