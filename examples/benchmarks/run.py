@@ -87,11 +87,18 @@ def machine(report: dict[str, Any], threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def too_large(case: Case) -> str | None:
+    """Why the row is passed over, if this machine is too small for it."""
+    needed, there = case.row.needs_gib.get(case.config.name, 0.0), memory_gib()
+    return (
+        f"passed over: it takes about {needed:g} GiB of memory, {there:.1f} are here"
+        if needed > there
+        else None
+    )
+
+
 def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     """The case's figures, or {"failed": why}."""
-    needed = case.row.needs_gib.get(case.config.name, 0.0)
-    if needed > memory_gib() and not args.force:
-        return {"failed": f"passed over: it takes about {needed:g} GiB, the machine has {memory_gib():.0f}"}
     with tempfile.TemporaryDirectory() as scratch:
         report, log = Path(scratch) / "report.json", Path(scratch) / "log"
         command = [
@@ -170,8 +177,9 @@ def main() -> None:
     failed = 0
     for n, case in enumerate(wanted, start=1):
         print(f"{n}/{len(wanted)} {case.name} ...", end=" ", file=sys.stderr, flush=True)
-        result = measure(case, args)
-        failed += "failed" in result
+        why = None if args.force else too_large(case)
+        result = {"failed": why} if why else measure(case, args)
+        failed += "failed" in result and why is None
         if "failed" not in result or state(args.out, case) != "there":  # figures that are there stay
             store(args.out, case, result)
         print(result.get("failed") or f"{min(result['wall_s']):.3g} s", file=sys.stderr, flush=True)
