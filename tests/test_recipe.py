@@ -159,8 +159,8 @@ def test_ways_to_write_a_number(load, number):
         ("targt: {}", "2:1: unknown key 'targt' (did you mean 'target'?)"),
         ("global: {sample: 2}", "2:10: unknown key 'sample' in global (did you mean 'samples'?)"),
         ("bystanders: {}", "2:1: unknown key 'bystanders' (known keys: schema, name, target"),
-        ("extends: head", "2:10: extends must be one of guide, guide-alpha-10"),
-        ("extends: ../mine", "2:10: extends must be one of guide"),
+        ("extends: head", "2:10: extends must be one of fast, guide, guide-alpha-10"),
+        ("extends: ../mine", "2:10: extends must be one of fast, guide"),
         ("noise: yes", "2:8: noise must be one of random, const"),
         ("shared_noise: 1", "2:15: shared_noise must be true or false"),
         ("camera: {pitch: 1.6}", "2:17: camera.pitch must be a number > -1.5708 and < 1.5708"),
@@ -202,7 +202,7 @@ def test_schema_is_required(load, text, expected):
 def test_unknown_names_and_files(load):
     with pytest.raises(InputError, match=r"no recipe is called 'guid' \(did you mean 'guide'\?\)"):
         load_recipe("guid")
-    with pytest.raises(InputError, match="there are: guide, guide-alpha-10"):
+    with pytest.raises(InputError, match="there are: fast, guide, guide-alpha-10"):
         recipe_text("zzz")
     with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
         load_recipe("none.yaml")

@@ -65,7 +65,11 @@ RUNGS = [
     Rung("closed-form", "begins with the closed form", {"speed": FAST}, remapped=True),
     Rung("alpha-0.6", "neighbours nearer", {"speed": FAST, "adjacency": {"alpha_max": 0.6}}),
     Rung("alpha-0.3", "neighbours nearer still", {"speed": FAST, "adjacency": {"alpha_max": 0.3}}),
-    Rung("everybody", "bystanders in the ball too", {"speed": FAST, "bystanders": {"exclude_adjacency_ball": False}}),
+    Rung(
+        "everybody",
+        "bystanders in the ball too",
+        {"speed": FAST, "bystanders": {"exclude_adjacency_ball": False}},
+    ),
     Rung("global-16", "L_global twice as heavy", {"speed": FAST, "bystanders": {"weight": 16.0}}),
     Rung("enough-0.3", "enough is a cosine of 0.3", {"speed": {**FAST, "enough": 0.3}}),
 ]
