@@ -83,12 +83,16 @@ class Adjacency:
 
 @dataclass(frozen=True)
 class Global:
-    """L_global: LPIPS on `samples` random latents; with the flag, only those outside the adjacency ball."""
+    """L_global: LPIPS on `samples` random latents; with the flag, only those outside the adjacency ball.
+
+    `identity`, ours, adds so much of their `1 - cos` to each one's LPIPS.
+    """
 
     weight: float = _option(1.0, low=0)
     samples: int = _option(2, low=0, high=1024)
     reduce: Literal["sum", "mean"] = "sum"
     exclude_adjacency_ball: bool = False
+    identity: float = _option(0.0, low=0)
 
 
 @dataclass(frozen=True)
@@ -222,12 +226,20 @@ class Recipe:
     def _published(self) -> dict[str, Any]:
         options = self.to_dict()
         options["networks"] = {k: v and v.partition(":")[0] for k, v in options["networks"].items()}
-        for name in ("precision", "compile"):  # younger than the other options: digests of before stay
-            if getattr(self.speed, name) == getattr(Speed(), name):
-                del options["speed"][name]
+        for section, default, names in _YOUNGER:
+            for name in names:
+                if options[section][name] == getattr(default, name):
+                    del options[section][name]
         if self.speed == Speed():
             del options["speed"]
         return options
+
+
+# Options that came later: they are left out where they do nothing, so that digests of before stay.
+_YOUNGER = (
+    ("speed", Speed(), ("precision", "compile")),
+    ("global", Global(), ("identity",)),
+)
 
 
 def _key(option: dataclasses.Field[Any]) -> str:

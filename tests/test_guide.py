@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 import torch
+import yaml
 from eg3d_golden import seeded, tiny2x
 from safetensors.torch import load_file
 from tiny_erasure import config as tiny_config
@@ -26,7 +27,7 @@ from guide_hub.guide.losses import View, Weights
 from guide_hub.guide.target import norm_of
 from guide_hub.inversion import Inverter, projector
 from guide_hub.networks import choose, default_recipe
-from guide_hub.recipe import Camera, Inversion, Local, Networks, Recipe, Speed, load_recipe
+from guide_hub.recipe import Camera, Global, Inversion, Local, Networks, Recipe, Speed, load_recipe
 from guide_hub.sequence import pick_device
 
 RELATIVE = 1e-3
@@ -395,6 +396,22 @@ def test_nothing_is_saved_by_default():
     assert "speed" not in load_recipe("heads").to_yaml()  # digests of before this option stay
     assert load_recipe("heads").digest() != with_speed(pool=3).digest()
     assert "pool: 3" in with_speed(pool=3).to_yaml()
+    assert "precision" not in with_speed(pool=3).to_yaml()
+    kept = dataclasses.replace(load_recipe("heads"), bystanders=Global(identity=0.5))
+    assert "identity: 0.5" in kept.to_yaml()
+    assert "identity" not in yaml.safe_load(load_recipe("heads").to_yaml())["global"]
+
+
+def test_bystanders_keep_their_identity_where_asked():
+    recipe = load_recipe("heads")
+    recipe = dataclasses.replace(recipe, bystanders=dataclasses.replace(recipe.bystanders, identity=0.5))
+    eraser = tiny_eraser(recipe)
+    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+    losses = eraser.step(erasure, eraser.draw(erasure, 3))
+    found = [losses.terms[f"bystanders.{name}"] for name in ("perceptual", "identity")]
+    expected = sum(a + 0.5 * b for a, b in zip(*found, strict=True)) * recipe.bystanders.weight
+    assert losses.bystanders == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert [p.weights.l2 for p in eraser.pairs(erasure, eraser.draw(erasure, 3))][2] == 0
 
 
 def test_draws_of_a_pool_come_round_and_the_teacher_shows_them_once(monkeypatch):

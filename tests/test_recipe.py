@@ -32,7 +32,7 @@ def test_the_defaults_are_the_released_code():
     assert recipe.optim == Optim(1e-4, (0.9, 0.999), 1e-8, 1000, 1)
     assert dataclasses.astuple(recipe.local) == (1e-2, 1.0, 0.1)
     assert recipe.adjacency == Adjacency(1.0, 2, 15.0, "sum")
-    assert dataclasses.astuple(recipe.bystanders) == (1.0, 2, "sum", False)
+    assert dataclasses.astuple(recipe.bystanders) == (1.0, 2, "sum", False, 0.0)
     assert dataclasses.astuple(recipe.camera) == (math.pi / 12, -0.2, None, "origin", 18.837)
     assert (recipe.noise, recipe.deterministic_rays, recipe.shared_noise) == ("random", False, False)
 

@@ -46,32 +46,34 @@ class Rung:
 
 
 STOP = {"check_every": 5, "enough": 0.1}
-FAST = {"rays": 32, "pool": 20, **STOP}  # what heads-fast is
+FAST = {"rays": 32, "pool": 20, **STOP}
 DOUBLE = {"lr": 2e-3}
+KEEP = {"identity": 0.5}
+
+
+def speed(**changes: Any) -> dict[str, dict[str, Any]]:
+    return {"speed": {**FAST, **changes}}
+
 
 RUNGS = [
     Rung("heads", "all of 60 steps, as GUIDE's loop has them"),
     Rung("stop", "ends when it is enough", {"speed": STOP}),
     Rung("pool", "and the draws come round after 20 steps", {"speed": {"pool": 20, **STOP}}),
-    Rung("heads-fast", "and half the rays a side", {"speed": FAST}),
-    Rung("rays-16", "a quarter of the rays a side", {"speed": {**FAST, "rays": 16}}),
-    Rung("lr-2e-3", "steps of twice the size", {"speed": FAST, "optim": DOUBLE}),
-    Rung("halving", "steps of twice the size, halved every 10", {"speed": FAST, "optim": DOUBLE}, halving=10),
-    Rung("settle-10", "10 more steps, smaller and smaller", {"speed": FAST}, settle=10),
-    Rung("raw", "losses before super-resolution", {"speed": {**FAST, "rays": None}}, raw=True),
-    Rung("affine", "the style layers alone", {"speed": FAST}, train="affine"),
-    Rung("rank-4", "convolutions by a delta of rank 4", {"speed": FAST}, train="rank 4"),
-    Rung("planes-first", "10 first steps on tri-planes alone", {"speed": FAST}, planes_first=10),
-    Rung("closed-form", "begins with the closed form", {"speed": FAST}, remapped=True),
-    Rung("alpha-0.6", "neighbours nearer", {"speed": FAST, "adjacency": {"alpha_max": 0.6}}),
-    Rung("alpha-0.3", "neighbours nearer still", {"speed": FAST, "adjacency": {"alpha_max": 0.3}}),
+    Rung("rays-32", "and half the rays a side", speed()),
+    Rung("keep", "and L_global sees identity", {**speed(), "bystanders": KEEP}),
+    Rung("keep-0.3", "enough is a cosine of 0.3", {**speed(enough=0.3), "bystanders": KEEP}),
     Rung(
-        "everybody",
-        "bystanders in the ball too",
-        {"speed": FAST, "bystanders": {"exclude_adjacency_ball": False}},
+        "keep-lr", "and steps of twice the size", {**speed(enough=0.3), "bystanders": KEEP, "optim": DOUBLE}
     ),
-    Rung("global-16", "L_global twice as heavy", {"speed": FAST, "bystanders": {"weight": 16.0}}),
-    Rung("enough-0.3", "enough is a cosine of 0.3", {"speed": {**FAST, "enough": 0.3}}),
+    Rung("rays-16", "a quarter of the rays a side", speed(rays=16)),
+    Rung("lr-2e-3", "steps of twice the size", {**speed(), "optim": DOUBLE}),
+    Rung("halving", "steps of twice the size, halved every 10", {**speed(), "optim": DOUBLE}, halving=10),
+    Rung("settle", "10 more steps, smaller and smaller", speed(), settle=10),
+    Rung("raw", "losses before super-resolution", speed(rays=None), raw=True),
+    Rung("affine", "the style layers alone", speed(), train="affine"),
+    Rung("rank-4", "convolutions by a delta of rank 4", speed(), train="rank 4"),
+    Rung("planes-first", "10 first steps on tri-planes alone", speed(), planes_first=10),
+    Rung("closed-form", "begins with the closed form", speed(), remapped=True),
 ]
 
 

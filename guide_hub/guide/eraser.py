@@ -180,7 +180,7 @@ class Eraser:
             pairs.append(Pairs("adjacency", erasure.w_u + offset, erasure.w_t + offset, weights))
         if recipe.bystanders.weight and len(draws.w_global):
             share = 1.0 if recipe.bystanders.reduce == "sum" else 1.0 / len(draws.w_global)
-            weights = Weights(0.0, recipe.bystanders.weight * share, 0.0)
+            weights = Weights(0.0, 1.0, recipe.bystanders.identity).times(recipe.bystanders.weight * share)
             pairs.append(Pairs("bystanders", draws.w_global, draws.w_global, weights))
         if draws.replayed:
             known = [self.earlier[i] for i in draws.replayed]
