@@ -46,34 +46,33 @@ class Rung:
 
 
 STOP = {"check_every": 5, "enough": 0.1}
-FAST = {"rays": 32, "pool": 20, **STOP}
-DOUBLE = {"lr": 2e-3}
-KEEP = {"identity": 0.5}
+POOL = {"pool": 20, **STOP}
+RAYS = {"rays": 32, **POOL}
+KEEP = {"speed": RAYS, "bystanders": {"identity": 0.2}}
+LARGE = {**KEEP, "optim": {"lr": 5e-3}}
 
 
-def speed(**changes: Any) -> dict[str, dict[str, Any]]:
-    return {"speed": {**FAST, **changes}}
+def fast(**changes: Any) -> dict[str, dict[str, Any]]:
+    """heads-fast, with some of its `speed` changed."""
+    return {**LARGE, "speed": {**RAYS, "enough": 0.5, **changes}}
 
 
 RUNGS = [
     Rung("heads", "all of 60 steps, as GUIDE's loop has them"),
     Rung("stop", "ends when it is enough", {"speed": STOP}),
-    Rung("pool", "and the draws come round after 20 steps", {"speed": {"pool": 20, **STOP}}),
-    Rung("rays-32", "and half the rays a side", speed()),
-    Rung("keep", "and L_global sees identity", {**speed(), "bystanders": KEEP}),
-    Rung("keep-0.3", "enough is a cosine of 0.3", {**speed(enough=0.3), "bystanders": KEEP}),
-    Rung(
-        "keep-lr", "and steps of twice the size", {**speed(enough=0.3), "bystanders": KEEP, "optim": DOUBLE}
-    ),
-    Rung("rays-16", "a quarter of the rays a side", speed(rays=16)),
-    Rung("lr-2e-3", "steps of twice the size", {**speed(), "optim": DOUBLE}),
-    Rung("halving", "steps of twice the size, halved every 10", {**speed(), "optim": DOUBLE}, halving=10),
-    Rung("settle", "10 more steps, smaller and smaller", speed(), settle=10),
-    Rung("raw", "losses before super-resolution", speed(rays=None), raw=True),
-    Rung("affine", "the style layers alone", speed(), train="affine"),
-    Rung("rank-4", "convolutions by a delta of rank 4", speed(), train="rank 4"),
-    Rung("planes-first", "10 first steps on tri-planes alone", speed(), planes_first=10),
-    Rung("closed-form", "begins with the closed form", speed(), remapped=True),
+    Rung("pool", "+ the draws come round after 20 steps", {"speed": POOL}),
+    Rung("rays-32", "+ half the rays a side", {"speed": RAYS}),
+    Rung("keep", "+ L_global sees identity", KEEP),
+    Rung("large", "+ steps of five times the size", LARGE),
+    Rung("heads-fast", "+ enough is a cosine of 0.5", fast()),
+    Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
+    Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
+    Rung("settle", "heads-fast, 10 more steps, ever smaller", fast(), settle=10),
+    Rung("raw", "heads-fast, losses before super-resolution", fast(rays=None), raw=True),
+    Rung("affine", "heads-fast, the style layers alone", fast(), train="affine"),
+    Rung("rank-4", "heads-fast, convolutions by a delta of rank 4", fast(), train="rank 4"),
+    Rung("planes-first", "heads-fast, after 10 steps on tri-planes alone", fast(), planes_first=10),
+    Rung("closed-form", "heads-fast, begins with the closed form", fast(), remapped=True),
 ]
 
 
