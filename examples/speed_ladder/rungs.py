@@ -54,7 +54,7 @@ LARGE = {**KEEP, "optim": {"lr": 5e-3}}
 
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
     """heads-fast, with some of its `speed` changed."""
-    return {**LARGE, "speed": {**RAYS, "enough": 0.5, **changes}}
+    return {**LARGE, "speed": {**RAYS, "enough": 0.3, **changes}}
 
 
 RUNGS = [
@@ -64,7 +64,7 @@ RUNGS = [
     Rung("rays-32", "+ half the rays a side", {"speed": RAYS}),
     Rung("keep", "+ L_global sees identity", KEEP),
     Rung("large", "+ steps of five times the size", LARGE),
-    Rung("heads-fast", "+ enough is a cosine of 0.5", fast()),
+    Rung("heads-fast", "+ enough is a cosine of 0.3", fast()),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
     Rung("settle", "heads-fast, 10 more steps, ever smaller", fast(), settle=10),
