@@ -1,0 +1,17 @@
+"""GUIDE with the earlier people's (w_j, w_t,j) in every step, as the recipe's `replay:` says.
+
+The teacher still shows them: rehearsing sends them to their surrogates again, and their neighbourhoods leave
+the global samples, which would pull them back.
+"""
+
+from __future__ import annotations
+
+from guide_hub.guide.eraser import Erasure
+from guide_hub.modes.base import Mode, rehearsable
+
+
+class Replay(Mode):
+    """Needs the stored latents of everybody before; whom a run did not store, it cannot rehearse."""
+
+    def known(self) -> list[Erasure]:
+        return rehearsable(self.earlier) + [d.erasure for d in self.done.values()]

@@ -1,0 +1,313 @@
+"""Sequential erasure, mode by mode: what each promises, and that a killed run ends in the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny_erasure as tiny
+import torch
+
+from guide_hub import sequence as running
+from guide_hub.checkpoint import Checkpoint
+from guide_hub.eg3d import EG3D
+from guide_hub.evaluation.identity import Likeness, PersonMeasure
+from guide_hub.guide import Eraser, ufo_target
+from guide_hub.guide.eraser import step_seed
+from guide_hub.interrupt import Stopper
+from guide_hub.latents import LatentSpace
+from guide_hub.modes import MODES
+from guide_hub.recipe import Recipe, load_recipe
+from guide_hub.sequence import Sequence
+
+STEPS = 3
+SMALL = {"rank": 2, "per_step": 2, "surrogate_steps": 2}
+
+
+class Pixels:
+    """In place of both networks of the loss: a distance and an embedding of the small picture."""
+
+    def __call__(self, a, b=None):
+        if b is None:
+            return torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(a, 16).flatten(1), dim=1)
+        return (a - b).square().flatten(1).mean(1)
+
+    def features(self, images):
+        return [images]
+
+    def distance(self, a, b):
+        return self(a[0], b[0])
+
+
+class Dies(BaseException):
+    """In place of a kill: nothing in the program answers it."""
+
+
+def recipe(steps: int = STEPS, **sequence) -> Recipe:
+    heads = load_recipe("heads")
+    return dataclasses.replace(
+        heads,
+        optim=dataclasses.replace(heads.optim, iterations=steps),
+        adjacency=dataclasses.replace(heads.adjacency, samples=1),
+        bystanders=dataclasses.replace(heads.bystanders, samples=1),
+        replay=dataclasses.replace(heads.replay, neighbours=1),
+        sequence=dataclasses.replace(heads.sequence, **{**SMALL, **sequence} if sequence else {}),
+    )
+
+
+def generator() -> EG3D:
+    torch.manual_seed(1)
+    return EG3D(tiny.config()).eval().requires_grad_(False)
+
+
+def people(n: int) -> list[torch.Tensor]:
+    return list(LatentSpace(generator()).random(n, torch.Generator().manual_seed(7)).split(1))
+
+
+def bits(model: EG3D) -> str:
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def trained(model: EG3D) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.backbone.synthesis.parameters()])
+
+
+def sketch(k: int, student: EG3D) -> PersonMeasure:
+    """A measure that tells the weights it was taken of."""
+    nothing = Likeness(0.0, 0.0)
+    return PersonMeasure(nothing, nothing, float(trained(student).double().square().sum()), None, None)
+
+
+def run(
+    recipe: Recipe, folder: Path, latents: list[torch.Tensor], act=lambda identity, step: None, earlier=()
+) -> SimpleNamespace:
+    """A run from where `folder` has it."""
+    student, teacher, warnings = generator(), generator(), []
+    watch = tiny.Watch(act)
+    watch.warn = warnings.append
+    checkpoint = Checkpoint(folder, "run")
+    sequence = Sequence(
+        student, teacher, recipe, SimpleNamespace(perceptual=Pixels(), identity_loss=Pixels()), 5,
+        checkpoint, Stopper(), watch, {"mine": 1}, earlier=earlier,
+    )  # fmt: skip
+    ids = [f"subject-{k}" for k in range(len(latents))]
+    sequence.run(ids, latents, sketch, checkpoint.load())
+    return SimpleNamespace(
+        student=student,
+        teacher=teacher,
+        sequence=sequence,
+        watch=watch,
+        warnings=warnings,
+        bits=bits(student),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two people by each mode, in one uninterrupted run; made when first asked for."""
+    runs = {}
+
+    def made(mode: str) -> SimpleNamespace:
+        if mode not in runs:
+            folder = tmp_path_factory.mktemp(mode)
+            runs[mode] = run(recipe(mode=mode), folder, people(2))
+            runs[mode].folder = folder
+        return runs[mode]
+
+    return made
+
+
+# ----------------------------------------------------------------------------------------------------------
+# All modes
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_people_end_to_end(mode, whole):
+    done = whole(mode)
+    before, after = done.teacher.state_dict(), done.student.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("backbone.synthesis.") for name in changed)
+    assert all(bool(value.isfinite().all()) for value in after.values())
+    assert bits(done.teacher) == bits(generator())
+    sequence = done.sequence
+    assert len(sequence.erased) == len(sequence.memories) == len(sequence.measured) == 2
+    assert sequence.measured[-1] == sketch(1, done.student)
+    assert [torch.equal(e.w_u, w_u) for e, w_u in zip(sequence.erased, people(2), strict=True)] == [True] * 2
+    for memory, erasure in zip(sequence.memories, sequence.erased, strict=True):
+        if mode == "project":
+            assert memory.w_u is memory.w_t is None
+        else:
+            assert torch.equal(memory.w_u, erasure.w_u)
+            assert torch.equal(memory.w_t, erasure.w_t)
+    first, second = (e.w_t for e in sequence.erased)
+    assert (first - second).norm() > 0.3 * (first - LatentSpace(done.teacher).w_avg).norm()
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "joint"])
+def test_who_is_added_at_the_end_changes_nothing_before(mode, whole, tmp_path):
+    alone = run(recipe(mode=mode), tmp_path, people(2)[:1])
+    first, alone_first = (r.sequence.memories[0] for r in (whole(mode), alone))
+    assert first.tensors.keys() == alone_first.tensors.keys()
+    assert all(torch.equal(first.tensors[k], alone_first.tensors[k]) for k in first.tensors)
+    if mode != "merge":  # whose weights are of everybody
+        assert alone.sequence.measured[0] == whole(mode).sequence.measured[0]  # taken of the same weights
+    for key, losses in alone.watch.losses.items():
+        assert whole(mode).watch.losses[key].terms == losses.terms
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("last", [3, 5])
+def test_a_run_that_dies_goes_on_to_the_same_bytes(mode, last, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "SAVE_EVERY", 2)
+    count = []
+
+    def die(identity, step):
+        count.append(step)
+        if len(count) == last:
+            raise Dies
+
+    with pytest.raises(Dies):
+        run(recipe(mode=mode), tmp_path, people(2), die)
+    again = run(recipe(mode=mode), tmp_path, people(2))
+    assert again.bits == whole(mode).bits
+    assert again.sequence.measured == whole(mode).sequence.measured
+    assert len(again.watch.losses) < len(whole(mode).watch.losses)  # it went on, it did not begin again
+    for ours, its in zip(again.sequence.memories, whole(mode).sequence.memories, strict=True):
+        assert ours.tensors.keys() == its.tensors.keys()
+        assert all(torch.equal(ours.tensors[k], its.tensors[k]) for k in its.tensors)
+
+
+def test_a_run_that_dies_while_it_measures_goes_on(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "sketch", lambda k, student: (_ for _ in ()).throw(Dies()))
+        with pytest.raises(Dies):
+            run(recipe(mode="chain"), tmp_path, people(2))
+    again = run(recipe(mode="chain"), tmp_path, people(2))
+    assert again.bits == whole("chain").bits
+    assert again.watch.starts[0] == ("subject-0", STEPS)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# kill -9
+
+
+def killed_runs(folder: str, mode: str, steps: int, lives: list[int]) -> None:
+    """Prints the bits of a whole run, and of one that was killed after so many steps of each of its `lives`.
+
+    Every life is a process of its own: a fork of this one, which has not computed anything yet.
+    """
+    running.SAVE_EVERY = 2
+    torch.optim.Adam(generator().parameters())  # imports half of torch: once, for all forks
+    digests = [_life(folder, "whole", mode, steps, 0)]
+    for kill in [*lives, 0]:
+        digests.append(_life(folder, "killed", mode, steps, kill))
+    print(json.dumps(digests))
+
+
+def _life(folder: str, name: str, mode: str, steps: int, kill: int) -> str | None:
+    count, result = [], Path(folder) / f"{name}.bits"
+
+    def die(identity, step):
+        count.append(step)
+        if len(count) == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if not (pid := os.fork()):
+        try:
+            result.write_text(run(recipe(steps, mode=mode), Path(folder) / name, people(2), die).bits)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) == bool(kill)
+    return None if kill else result.read_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("mode", "steps", "kills"), [("replay", 11, 10)])
+def test_kill_9_at_random_steps_ends_in_the_same_bytes(mode, steps, kills, tmp_path):
+    lives = random.Random(20).choices([3, 4], k=kills)  # a save every 2 steps: each life gets on by 2
+    code = f"import test_modes; test_modes.killed_runs({str(tmp_path)!r}, {mode!r}, {steps}, {lives})"
+    path = os.pathsep.join([str(tiny.TESTS.parent), str(tiny.TESTS)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
+    first, *killed, last = json.loads(done.stdout)
+    assert killed == [None] * kills
+    assert last == first
+
+
+# ----------------------------------------------------------------------------------------------------------
+# chain, replay
+
+
+def plainly(recipe: Recipe, rehearse: bool) -> str:
+    """GUIDE after GUIDE, without a mode, a checkpoint or a sequence."""
+    student, teacher, erased = generator(), generator(), []
+    for k, w_u in enumerate(people(2)):
+        eraser = Eraser(
+            student, teacher, recipe, Pixels(), Pixels(), earlier=list(erased) if rehearse else []
+        )
+        erasure = eraser.target(w_u, seed=step_seed(5, k, -2))
+        for step in range(recipe.optim.iterations):
+            eraser.step(erasure, eraser.draw(erasure, step_seed(5, k, step)))
+        erased.append(erasure)
+    return bits(student)
+
+
+@pytest.mark.parametrize("mode", ["replay", "chain"])
+def test_the_plain_modes_are_guide_after_guide(mode, whole):
+    assert whole(mode).bits == plainly(recipe(), mode == "replay")
+
+
+def test_the_default_mode_is_replay(whole, tmp_path):
+    assert run(recipe(), tmp_path, people(2)).bits == whole("replay").bits
+
+
+@pytest.mark.parametrize("mode", ["replay", "chain"])
+def test_people_of_runs_before_are_rehearsed_in_replay_alone(mode, whole, tmp_path):
+    earlier = whole(mode).sequence.memories
+    done = run(recipe(mode=mode), tmp_path, people(3)[2:], earlier=earlier)
+    rehearsed = any(losses.replay for losses in done.watch.losses.values())
+    assert rehearsed == (mode == "replay")
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Surrogates and neighbours
+
+
+def test_two_people_do_not_become_the_same_face(tmp_path):
+    w_avg, (first, other) = LatentSpace(generator()).w_avg, people(2)
+    twin = w_avg + 0.5 * (first - w_avg)  # UFO's target is the same
+    assert torch.allclose(ufo_target(first, w_avg, 1.0), ufo_target(twin, w_avg, 1.0), atol=1e-5)
+    done = run(recipe(1), tmp_path / "run", [first, other, twin])
+    a, b, c = (e.w_t - w_avg for e in done.sequence.erased)
+    assert (a - c).norm() >= 0.3 * a.norm()
+    assert (b - c).norm() >= 0.3 * a.norm()
+    assert c.norm() == pytest.approx(float(a.norm()), rel=1e-4)
+    assert len(done.warnings) == 1
+    assert "subject" not in done.warnings[0]
+    later = run(recipe(1), tmp_path / "later", [twin], earlier=done.sequence.memories[:1])
+    assert (a - (later.sequence.erased[0].w_t - w_avg)).norm() >= 0.3 * a.norm()
+
+
+def test_the_mean_face_is_everybodys_where_the_recipe_says_so(tmp_path):
+    average = recipe(1)
+    average = dataclasses.replace(average, target=dataclasses.replace(average.target, kind="average"))
+    done = run(average, tmp_path, people(2))
+    first, second = (e.w_t for e in done.sequence.erased)
+    assert torch.equal(first, second)
+    assert not done.warnings
