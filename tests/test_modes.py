@@ -20,12 +20,14 @@ import torch
 from guide_hub import sequence as running
 from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
+from guide_hub.errors import InputError
 from guide_hub.evaluation.identity import Likeness, PersonMeasure
 from guide_hub.guide import Eraser, ufo_target
 from guide_hub.guide.eraser import step_seed
 from guide_hub.interrupt import Stopper
 from guide_hub.latents import LatentSpace
-from guide_hub.modes import MODES
+from guide_hub.merge import ties
+from guide_hub.modes import MODES, Memory
 from guide_hub.recipe import Recipe, load_recipe
 from guide_hub.sequence import Sequence
 
@@ -171,8 +173,8 @@ def test_who_is_added_at_the_end_changes_nothing_before(mode, whole, tmp_path):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("last", [3, 5])
 def test_a_run_that_dies_goes_on_to_the_same_bytes(mode, last, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "SAVE_EVERY", 2)
-    count = []
+    monkeypatch.setattr(running, "SAVE_EVERY", 2 if mode != "joint" else 1)
+    count, last = [], last if mode != "joint" else last // 2 + 1  # whose steps are half as many
 
     def die(identity, step):
         count.append(step)
@@ -283,6 +285,80 @@ def test_people_of_runs_before_are_rehearsed_in_replay_alone(mode, whole, tmp_pa
     done = run(recipe(mode=mode), tmp_path, people(3)[2:], earlier=earlier)
     rehearsed = any(losses.replay for losses in done.watch.losses.values())
     assert rehearsed == (mode == "replay")
+
+
+# ----------------------------------------------------------------------------------------------------------
+# joint, merge
+
+
+def test_joint_does_not_care_for_the_order(whole, tmp_path):
+    turned = run(recipe(mode="joint"), tmp_path / "turned", people(2)[::-1])
+    assert turned.bits == whole("joint").bits
+    one = run(recipe(mode="joint"), tmp_path / "one", people(2)[:1])
+    then = run(recipe(mode="joint"), tmp_path / "then", people(2)[1:], earlier=one.sequence.memories)
+    assert then.bits == whole("joint").bits  # the first is erased again, from the original
+    assert [m.guide for m in whole("joint").sequence.measured] == [sketch(0, turned.student).guide] * 2
+
+
+def test_joint_of_one_is_guide(tmp_path):
+    alone, plain = (run(recipe(mode=mode), tmp_path / mode, people(1)) for mode in ("joint", "chain"))
+    assert alone.bits == plain.bits
+
+
+def test_joint_visits_everybody_alike(tmp_path):
+    """5 people by 2 a step, 3 visits each: 8 steps, and one visit more than 15."""
+    visited, pairs = [], Eraser.pairs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Eraser,
+            "pairs",
+            lambda self, erasure, draws: visited.append(erasure) or pairs(self, erasure, draws),
+        )
+        done = run(recipe(mode="joint"), tmp_path, people(5))
+    assert done.watch.starts == [("5 people", 0)]
+    assert len(done.watch.losses) == 8
+    counts = sorted(sum(torch.equal(e.w_u, w_u) for e in visited) for w_u in people(5))
+    assert counts == [3, 3, 3, 3, 4]
+
+
+def test_merge_of_one_is_that_one(tmp_path):
+    alone, plain = (run(recipe(mode=mode), tmp_path / mode, people(1)) for mode in ("merge", "chain"))
+    torch.testing.assert_close(trained(alone.student), trained(plain.student), rtol=1e-6, atol=1e-8)
+
+
+def test_merge_is_the_ties_of_independent_erasures(whole, tmp_path):
+    done, deltas = whole("merge"), [m.tensors for m in whole("merge").sequence.memories]
+    merged = ties(deltas, done.sequence.setup.recipe.sequence.density, 1.0)
+    original = done.teacher.backbone.synthesis.state_dict()
+    after = done.student.backbone.synthesis.state_dict()
+    for name, change in merged.items():
+        assert torch.equal(after[name], original[name] + change)
+    assert done.sequence.measured[0] == done.sequence.measured[1]  # of the weights of the end
+
+
+@pytest.mark.parametrize("kept", ["change", "person"])
+def test_merge_takes_in_runs_before(kept, whole, tmp_path):
+    memory = whole("merge").sequence.memories[0]
+    if kept == "person":
+        memory = dataclasses.replace(memory, tensors={})
+    later = run(recipe(mode="merge"), tmp_path, people(2)[1:], earlier=[memory])
+    assert [name for name, _ in later.watch.starts] == ["a person of an earlier run"] * (kept == "person") + [
+        "subject-0"
+    ]
+    first, second = later.sequence.setup.earlier[0].tensors, later.sequence.memories[0].tensors
+    assert len(later.sequence.measured) == 1
+    if kept == "change":
+        merged = ties([first, second], 1.0, 1.0)
+        original = later.teacher.backbone.synthesis.state_dict()
+        after = later.student.backbone.synthesis.state_dict()
+        assert all(torch.equal(after[name], original[name] + merged[name]) for name in merged)
+
+
+@pytest.mark.parametrize("mode", ["joint", "merge"])
+def test_nobody_comes_back_for_want_of_a_memory(mode, tmp_path):
+    with pytest.raises(InputError, match="1 earlier people") as caught:
+        run(recipe(mode=mode), tmp_path, people(1), earlier=[Memory(None, None, {})])
+    assert "project" in str(caught.value.problems[0].remedy)
 
 
 # ----------------------------------------------------------------------------------------------------------

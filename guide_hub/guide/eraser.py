@@ -278,9 +278,11 @@ class Eraser:
 
     def finished(self, erasure: Erasure, step: int) -> bool:
         """Whether the steps before `step` are enough. It hangs on nothing but the weights, for resuming."""
+        return step >= self.recipe.optim.iterations or self.enough(erasure, step)
+
+    def enough(self, erasure: Erasure, step: int) -> bool:
+        """Whether the recipe has it looked at step `step`, and the person is seen no more."""
         speed = self.recipe.speed
-        if step >= self.recipe.optim.iterations:
-            return True
         if not speed.check_every or not step or step % speed.check_every:
             return False
         return self._likeness(erasure) <= speed.enough

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from guide_hub.modes.base import Done, Memory, Mode, Setup, Stage
 from guide_hub.modes.chain import Chain
+from guide_hub.modes.joint import Joint
+from guide_hub.modes.merge import Merge
 from guide_hub.modes.replay import Replay
 
 __all__ = ["MODES", "Done", "Memory", "Mode", "Setup", "Stage", "make_mode"]
@@ -16,6 +18,8 @@ __all__ = ["MODES", "Done", "Memory", "Mode", "Setup", "Stage", "make_mode"]
 MODES: dict[str, type[Mode]] = {
     "chain": Chain,
     "replay": Replay,
+    "joint": Joint,
+    "merge": Merge,
 }
 
 

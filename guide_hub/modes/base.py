@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from guide_hub.eg3d import EG3D
+from guide_hub.errors import InputError
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.eraser import Eraser, Erasure, Share, StepLosses, alone, step_seed
@@ -79,6 +80,10 @@ class Mode:
     def stages(self) -> list[Stage]:
         return [(k,) for k in range(len(self.latents))]
 
+    def number(self, k: int) -> int:
+        """Person k's number in the seeds."""
+        return k
+
     def known(self) -> list[Erasure]:
         """Whom the stage's eraser rehearses, and keeps out of its global samples."""
         return []
@@ -134,7 +139,7 @@ class Mode:
         """Where person k goes: to nobody else's surrogate. Those of runs before go where they went."""
         if k < 0:
             return _erasure(self.earlier[k])
-        erasure = self.eraser.target(self.latents[k], seed=step_seed(self.seed, k, -2))
+        erasure = self.eraser.target(self.latents[k], seed=step_seed(self.seed, self.number(k), -2))
         if self.recipe.target.kind == "average":  # the paper's baseline: everybody becomes the mean face
             return erasure
         return Erasure(erasure.w_u, self.set_apart(k, erasure.w_t))
@@ -144,7 +149,7 @@ class Mode:
         others += [d.erasure.w_t for number, d in self.done.items() if number >= 0]
         others += [e.w_t for number, e in self.erasures.items() if number >= 0]
         turned = set_apart(
-            w_t, others, self.eraser.space, self.recipe.target.norm, step_seed(self.seed, k, -4)
+            w_t, others, self.eraser.space, self.recipe.target.norm, step_seed(self.seed, self.number(k), -4)
         )
         if turned is not w_t:
             self.setup.warn("a person's surrogate lay close to another's, and was moved away")
@@ -208,6 +213,17 @@ def _erasure(memory: Memory) -> Erasure:
     assert memory.w_u is not None
     assert memory.w_t is not None
     return Erasure(memory.w_u, memory.w_t)
+
+
+def require_people(earlier: Sequence[Memory]) -> None:
+    """InputError: a mode that begins from the original would bring back whom the memories do not hold."""
+    missing = sum(m.w_u is None or m.w_t is None for m in earlier)
+    if missing:
+        raise InputError(
+            f"this mode starts from the original model, and of {missing} earlier people nothing is kept "
+            "to erase them again",
+            remedy="use sequence.mode chain, replay or project, or erase them again from their photos",
+        )
 
 
 def rehearsable(earlier: Sequence[Memory]) -> list[Erasure]:
