@@ -28,6 +28,7 @@ from guide_hub.interrupt import Stopper
 from guide_hub.latents import LatentSpace
 from guide_hub.merge import ties
 from guide_hub.modes import MODES, Memory
+from guide_hub.modes.subspace import directions
 from guide_hub.recipe import Recipe, load_recipe
 from guide_hub.sequence import Sequence
 
@@ -93,10 +94,15 @@ def sketch(k: int, student: EG3D) -> PersonMeasure:
 
 
 def run(
-    recipe: Recipe, folder: Path, latents: list[torch.Tensor], act=lambda identity, step: None, earlier=()
+    recipe: Recipe,
+    folder: Path,
+    latents: list[torch.Tensor],
+    act=lambda identity, step: None,
+    earlier=(),
+    student=None,
 ) -> SimpleNamespace:
     """A run from where `folder` has it."""
-    student, teacher, warnings = generator(), generator(), []
+    student, teacher, warnings = student or generator(), generator(), []
     watch = tiny.Watch(act)
     watch.warn = warnings.append
     checkpoint = Checkpoint(folder, "run")
@@ -285,6 +291,59 @@ def test_people_of_runs_before_are_rehearsed_in_replay_alone(mode, whole, tmp_pa
     done = run(recipe(mode=mode), tmp_path, people(3)[2:], earlier=earlier)
     rehearsed = any(losses.replay for losses in done.watch.losses.values())
     assert rehearsed == (mode == "replay")
+
+
+# ----------------------------------------------------------------------------------------------------------
+# project
+
+
+def closed(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A memory's basis over all trained numbers."""
+    rows = torch.zeros(len(tensors["basis"]), len(tensors["mask"]))
+    rows[:, tensors["mask"]] = tensors["basis"]
+    return rows
+
+
+def test_project_keeps_off_the_directions_of_those_before(whole, tmp_path):
+    memories = whole("project").sequence.memories
+    first = memories[0]
+    basis = closed(first.tensors)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), rtol=0, atol=1e-5)
+    assert len(basis) == SMALL["rank"]
+    base = run(recipe(mode="project"), tmp_path / "base", people(2)[:1]).student
+    change = trained(whole("project").student) - trained(base)
+    assert change.norm() > 0
+    assert (basis @ change).norm() < 1e-5 * change.norm()
+    free = trained(run(recipe(mode="chain"), tmp_path / "chain", people(2)).student) - trained(base)
+    assert (basis @ free).norm() > 1e-3 * free.norm()
+    # within the mask, which is no larger than the recipe says
+    mask = memories[1].tensors["mask"]
+    assert not change[~mask].any()
+    assert 0 < mask.double().mean() <= 0.31
+
+
+def test_project_of_a_later_run_is_as_of_one(tmp_path):
+    """From the memories alone, without a latent: only the seeds, by the place in the run, are others'."""
+    base = run(recipe(mode="project"), tmp_path / "base", people(2)[:1])
+    before = trained(base.student)
+    later = run(
+        recipe(mode="project"), tmp_path / "later", people(2)[1:],
+        earlier=base.sequence.memories, student=base.student,
+    )  # fmt: skip
+    change = trained(later.student) - before
+    assert change.norm() > 0
+    assert (closed(base.sequence.memories[0].tensors) @ change).norm() < 1e-5 * change.norm()
+
+
+def test_directions_are_the_singular_vectors():
+    rows = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    basis, energy = directions(rows, 3)
+    _, singular, right = torch.linalg.svd(rows, full_matrices=False)
+    torch.testing.assert_close(energy, singular[:3].double().square(), rtol=1e-4, atol=0)
+    torch.testing.assert_close((basis @ right[:3].T).abs(), torch.eye(3), rtol=0, atol=1e-4)
+    flat, _ = directions(torch.cat([rows[:2], rows[:1] + rows[1:2]]), 3)
+    assert len(flat) == 2
+    assert len(directions(torch.zeros(2, 5), 3)[0]) == 0
 
 
 # ----------------------------------------------------------------------------------------------------------

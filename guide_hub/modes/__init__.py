@@ -11,6 +11,7 @@ from guide_hub.modes.base import Done, Memory, Mode, Setup, Stage
 from guide_hub.modes.chain import Chain
 from guide_hub.modes.joint import Joint
 from guide_hub.modes.merge import Merge
+from guide_hub.modes.project import Project
 from guide_hub.modes.replay import Replay
 
 __all__ = ["MODES", "Done", "Memory", "Mode", "Setup", "Stage", "make_mode"]
@@ -18,6 +19,7 @@ __all__ = ["MODES", "Done", "Memory", "Mode", "Setup", "Stage", "make_mode"]
 MODES: dict[str, type[Mode]] = {
     "chain": Chain,
     "replay": Replay,
+    "project": Project,
     "joint": Joint,
     "merge": Merge,
 }
