@@ -22,13 +22,17 @@ from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import InputError
 from guide_hub.evaluation.identity import Likeness, PersonMeasure
+from guide_hub.evaluation.views import embed_views
 from guide_hub.guide import Eraser, ufo_target
-from guide_hub.guide.eraser import step_seed
+from guide_hub.guide.eraser import Erasure, step_seed
+from guide_hub.guide.latents import outside
 from guide_hub.interrupt import Stopper
 from guide_hub.latents import LatentSpace
 from guide_hub.merge import ties
-from guide_hub.modes import MODES, Memory
+from guide_hub.modes import MODES, Memory, neighbours
+from guide_hub.modes.deidentify import Deidentifier, surrogate, train
 from guide_hub.modes.subspace import directions
+from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe, load_recipe
 from guide_hub.sequence import Sequence
 
@@ -421,7 +425,104 @@ def test_nobody_comes_back_for_want_of_a_memory(mode, tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------
+# sugar
+
+
+def test_sugar_finds_the_surrogate_by_its_network(whole):
+    for erasure, (w_u, plain) in zip(
+        whole("sugar").sequence.erased,
+        [(e.w_u, e.w_t) for e in whole("chain").sequence.erased],
+        strict=True,
+    ):
+        space = LatentSpace(generator())
+        assert torch.equal(erasure.w_u, w_u)
+        assert not torch.allclose(erasure.w_t, plain, atol=1e-2)
+        length = recipe().target.d * space.median_offset()
+        assert float((erasure.w_t - space.w_avg).norm()) == pytest.approx(length, rel=1e-4)
+
+
+def test_each_latent_has_its_own_norm_and_its_own_surrogate():
+    """SUGAR's code normalises over the batch, so its radii shrink with it."""
+    eraser = Eraser(generator(), generator(), recipe(), Pixels(), Pixels())
+    phi, w = Deidentifier(3).requires_grad_(False), torch.cat(people(3))
+    together = surrogate(phi, eraser, w)
+    apart = torch.cat([surrogate(phi, eraser, w_u) for w_u in w.split(1)])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-4)
+    assert phi(torch.randn(2, 5, 7)).shape == (2, 5, 7)  # odd sides too
+
+
+def test_phi_learns_to_change_the_looks():
+    eraser = Eraser(generator(), generator(), recipe(), Pixels(), Pixels())
+    w_u, distances, told = people(1)[0], [], eraser.loss
+
+    def loss(student, aim):
+        terms = told(student, aim)
+        distances.append(float(terms["perceptual"].detach()))
+        return terms
+
+    loss.aim, eraser.loss = told.aim, loss
+    before = bits(eraser.teacher)
+    train(Deidentifier(3), eraser, w_u, 12, seed=0)
+    assert sum(distances[-3:]) > sum(distances[:3])
+    assert bits(eraser.teacher) == before
+
+
+def test_the_fisher_penalty_holds_the_weights(whole, tmp_path):
+    free, held = (
+        trained(run(recipe(mode="sugar", fisher=fisher), tmp_path / str(fisher), people(2)[:1]).student)
+        - trained(generator())
+        for fisher in (0.0, 1e9)
+    )
+    # Adam's first step is free of it; it pulls back in the others
+    assert 0 < held.norm() < 0.9 * free.norm()
+
+
+# ----------------------------------------------------------------------------------------------------------
 # Surrogates and neighbours
+
+
+@pytest.mark.parametrize("mode", ["replay", "sugar"])
+def test_the_nearest_retained_people_are_in_every_step(mode, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "RENDERED", 8)
+    plan, seen, pairs = recipe(mode=mode, protect=2), [], Eraser.descend
+
+    def watched(self, found, draws):
+        seen.append({p.name: p.w_student for p in found}["bystanders"])
+        return pairs(self, found, draws)
+
+    monkeypatch.setattr(Eraser, "descend", watched)
+    done = run(plan, tmp_path / "whole", people(2))
+    random = 0 if mode == "sugar" else plan.bystanders.samples
+    first, second = seen[:STEPS], seen[STEPS:]
+    assert all(len(w) == random + 2 and torch.equal(w[random:], first[0][random:]) for w in first)
+    assert not torch.equal(first[0][random:], second[0][random:])  # each person has others
+    eraser = Eraser(generator(), generator(), plan, Pixels(), Pixels())
+    assert bool(outside(first[0][random:], people(2)[:1], eraser.alpha_max).all())
+
+    def die(identity, step):
+        if (identity, step) == ("subject-1", 2):
+            raise Dies
+
+    monkeypatch.setattr(running, "SAVE_EVERY", 1)
+    with pytest.raises(Dies):
+        run(plan, tmp_path / "dies", people(2), die)
+    assert run(plan, tmp_path / "dies", people(2)).bits == done.bits
+
+
+def test_the_nearest_are_those_most_alike_and_nobodys_twice(monkeypatch):
+    monkeypatch.setattr(neighbours, "RENDERED", neighbours.POOL)
+    monkeypatch.setattr(neighbours, "POOL", 40)
+    eraser, space = Eraser(generator(), generator(), recipe(), Pixels(), Pixels()), LatentSpace(generator())
+    eraser.alpha_max = 0.5 * eraser.unit
+    erasures = [Erasure(w_u, w_u) for w_u in people(2)]
+    found = neighbours.nearest(eraser, erasures, people(2), 3)
+    assert len(found) == len({tuple(w.flatten().tolist()) for w in found}) == 6
+    pool = space.random(40, torch.Generator().manual_seed(step_seed(-5)))
+    pool = pool[outside(pool, people(2), eraser.alpha_max)]
+    front = orbit_label(eraser.teacher.config, eraser.recipe.camera, torch.zeros(1))
+    shown = embed_views(eraser.teacher, torch.cat([people(2)[0], pool]), front, Pixels())[:, 0]
+    best = pool[(shown[1:] @ shown[0]).argsort(descending=True)[:3]]
+    assert torch.equal(found[:3], best)
 
 
 def test_two_people_do_not_become_the_same_face(tmp_path):

@@ -142,6 +142,7 @@ class Eraser:
         self.optimizer = torch.optim.Adam(self.parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps)
         median = recipe.target.unit == "median_offset"
         self.unit = self.space.median_offset(norm=recipe.target.norm) if median else 1.0
+        self.local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
         self.alpha_max = recipe.adjacency.alpha_max * self.unit
         self.aims: dict[tuple[int, int, int], Aim] = {}  # of draws that come round again
 
@@ -179,8 +180,7 @@ class Eraser:
 
     def pairs(self, erasure: Erasure, draws: Draws) -> list[Pairs]:
         """The student's and the teacher's latents of every term of the step."""
-        recipe = self.recipe
-        local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
+        recipe, local = self.recipe, self.local
         pairs = [Pairs("local", erasure.w_u, erasure.w_t, local)]
         if recipe.adjacency.weight and len(draws.alpha):
             share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)

@@ -13,6 +13,7 @@ from guide_hub.modes.joint import Joint
 from guide_hub.modes.merge import Merge
 from guide_hub.modes.project import Project
 from guide_hub.modes.replay import Replay
+from guide_hub.modes.sugar import Sugar
 
 __all__ = ["MODES", "Done", "Memory", "Mode", "Setup", "Stage", "make_mode"]
 
@@ -22,6 +23,7 @@ MODES: dict[str, type[Mode]] = {
     "project": Project,
     "joint": Joint,
     "merge": Merge,
+    "sugar": Sugar,
 }
 
 
