@@ -216,17 +216,19 @@ def test_a_run_that_dies_while_it_measures_goes_on(whole, tmp_path, monkeypatch)
 # kill -9
 
 
-def killed_runs(folder: str, mode: str, steps: int, lives: list[int]) -> None:
-    """Prints the bits of a whole run, and of one that was killed after so many steps of each of its `lives`.
+def killed_runs(folder: str, jobs: list[tuple[str, int, list[int]]]) -> None:
+    """Of each job, a mode with steps and lives: prints the bits of a whole run, then what became of one that
+    was killed after so many steps of each of its lives.
 
     Every life is a process of its own: a fork of this one, which has not computed anything yet.
     """
-    running.SAVE_EVERY = 2
+    running.SAVE_EVERY = 1
     torch.optim.Adam(generator().parameters())  # imports half of torch: once, for all forks
-    digests = [_life(folder, "whole", mode, steps, 0)]
-    for kill in [*lives, 0]:
-        digests.append(_life(folder, "killed", mode, steps, kill))
-    print(json.dumps(digests))
+    found = []
+    for mode, steps, lives in jobs:
+        found.append([_life(folder, f"{mode}-whole", mode, steps, 0)])
+        found[-1] += [_life(folder, mode, mode, steps, kill) for kill in [*lives, 0]]
+    print(json.dumps(found))
 
 
 def _life(folder: str, name: str, mode: str, steps: int, kill: int) -> str | None:
@@ -248,18 +250,39 @@ def _life(folder: str, name: str, mode: str, steps: int, kill: int) -> str | Non
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(("mode", "steps", "kills"), [("replay", 11, 10)])
-def test_kill_9_at_random_steps_ends_in_the_same_bytes(mode, steps, kills, tmp_path):
-    lives = random.Random(20).choices([3, 4], k=kills)  # a save every 2 steps: each life gets on by 2
-    code = f"import test_modes; test_modes.killed_runs({str(tmp_path)!r}, {mode!r}, {steps}, {lives})"
+def test_kill_9_at_random_steps_ends_in_the_same_bytes(tmp_path):
+    rng = random.Random(25)  # a save every step: a life gets on by one step less than it has
+    jobs = [
+        (mode, n, rng.choices([1, 2, 3], k=k))
+        for mode, n, k in [("replay", 6, 10), ("project", 3, 2), ("merge", 3, 2)]
+    ]
+    code = f"import test_modes; test_modes.killed_runs({str(tmp_path)!r}, {jobs})"
     path = os.pathsep.join([str(tiny.TESTS.parent), str(tiny.TESTS)])
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path},
         capture_output=True, text=True, timeout=200, check=True,
     )  # fmt: skip
-    first, *killed, last = json.loads(done.stdout)
-    assert killed == [None] * kills
-    assert last == first
+    for (_, _, lives), (first, *killed, last) in zip(jobs, json.loads(done.stdout), strict=True):
+        assert killed == [None] * len(lives)
+        assert last == first
+
+
+@pytest.mark.parametrize("mode", ["replay", "merge"])
+def test_a_run_that_dies_between_two_files_goes_on(mode, whole, tmp_path, monkeypatch):
+    """Of a stage's end: what its people leave is there, the progress that counts on it is not."""
+    save = Checkpoint.save
+
+    def dies(self, value):
+        if value["stage"] == 1 and "optimizer" not in value:
+            raise Dies
+        save(self, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", dies)
+        with pytest.raises(Dies):
+            run(recipe(mode=mode), tmp_path, people(2))
+    assert (tmp_path / "runs" / "run" / "stage-0.pt").exists()
+    assert run(recipe(mode=mode), tmp_path, people(2)).bits == whole(mode).bits
 
 
 # ----------------------------------------------------------------------------------------------------------
