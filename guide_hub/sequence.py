@@ -102,14 +102,16 @@ class Sequence:
             if s < first:
                 mode.recall(self._kept(s))
                 continue
+            label = _label(stage, ids)
             mode.begin(stage)
             if s == first and saved is not None and "optimizer" in saved:
                 mode.load_state(saved)
             else:
+                if mode.preparing:
+                    self.progress.stage(f"{mode.preparing} {label}")
                 mode.prepare()
                 if mode.own_state():
                     self._save(s, 0, mode.state())
-            label = _label(stage, ids)
             self._erase(s, label, mode, step if s == first else 0)
             mode.end()
             self._keep(s, {k: mode.done[k] for k in stage})

@@ -447,6 +447,14 @@ def test_nobody_comes_back_for_want_of_a_memory(mode, tmp_path):
     assert "project" in str(caught.value.problems[0].remedy)
 
 
+@pytest.mark.parametrize(
+    ("mode", "said"), [("replay", "not rehearsed"), ("project", "no gradients"), ("chain", None)]
+)
+def test_a_mode_says_whom_it_cannot_protect(mode, said, tmp_path):
+    done = run(recipe(1, mode=mode), tmp_path, people(1), earlier=[Memory(None, None, {})])
+    assert [said in warning for warning in done.warnings] == [True] * (said is not None)
+
+
 # ----------------------------------------------------------------------------------------------------------
 # sugar
 

@@ -65,6 +65,7 @@ class Mode:
 
     remembers = True  # whether the people themselves go into the memories
     folds = True  # whether a stage's end has the student without its people, and without those before
+    preparing = ""  # what `prepare` does, in words before the person's name
     from_original = False  # whether a stage begins with the teacher's weights
 
     def __init__(self, setup: Setup, latents: list[Tensor]):
@@ -145,6 +146,7 @@ class Mode:
         return Erasure(erasure.w_u, self.set_apart(k, erasure.w_t))
 
     def set_apart(self, k: int, w_t: Tensor) -> Tensor:
+        """`w_t`, or another where it lies close to a known surrogate: a run that stored nobody left none."""
         others = [m.w_t for m in self.earlier if m.w_t is not None]
         others += [d.erasure.w_t for number, d in self.done.items() if number >= 0]
         others += [e.w_t for number, e in self.erasures.items() if number >= 0]

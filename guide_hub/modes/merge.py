@@ -33,10 +33,10 @@ class Merge(Mode):
         return {name: (erased[name] - original[name]).cpu() for name in self.names}
 
     def finish(self) -> None:
-        everybody = range(-len(self.earlier), len(self.latents))
-        changes = [self.done[k].tensors if k in self.done else self.earlier[k].tensors for k in everybody]
         if not self.latents:
             return
+        everybody = range(-len(self.earlier), len(self.latents))
+        changes = [self.done[k].tensors if k in self.done else self.earlier[k].tensors for k in everybody]
         merged = changes[0]
         if len(changes) > 1:
             merged = ties(changes, self.options.density, self.options.scale)

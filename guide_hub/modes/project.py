@@ -36,11 +36,15 @@ class Project(Mode):
     """
 
     remembers = False
+    preparing = "finding the weights to train for"
 
     def __init__(self, setup: Setup, latents: list[Tensor]):
         super().__init__(setup, latents)
         self.merged: tuple[Tensor, Tensor] | None = None  # U of `folded` erasures, and its singular values
         self.folded = 0
+        missing = sum("basis" not in memory.tensors for memory in self.earlier)
+        if missing:
+            setup.warn(f"nothing keeps {missing} people of earlier runs erased: they left no gradients")
         self.every = max(1, self.recipe.optim.iterations // (2 * self.options.rank))
 
     # Before the first step

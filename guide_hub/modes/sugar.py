@@ -31,6 +31,8 @@ class Sugar(Mode):
     `protect`; the recipe's kind of target plays no part. The figures of a step lack the penalty.
     """
 
+    preparing = "finding a surrogate for"
+
     def target(self, k: int) -> Erasure:
         return Erasure(self.latents[k], self.latents[k])  # until Phi knows better
 
