@@ -26,31 +26,48 @@ def fingerprint(**parts: Any) -> str:
 
 
 class Checkpoint:
-    """One run's progress under `state`/runs/`name`; written to a temporary file first, gone after `clear`."""
+    """One run's progress under `state`/runs/`name`; written to a temporary file first, gone after `clear`.
+
+    `save` replaces what changes with every step. What is large and stays as it is goes into a file of its
+    own, by `keep`, before the `save` that leans on it.
+    """
 
     def __init__(self, state: Path, name: str):
         self.folder = state / "runs" / name
         self.file = self.folder / "progress.pt"
 
     def save(self, value: dict[str, Any]) -> None:
+        self._write(self.file, value)
+
+    def load(self) -> dict[str, Any] | None:
+        """The progress, None where there is none. Tensors and plain values only: nothing is executed."""
+        return self._read(self.file)
+
+    def keep(self, name: str, value: dict[str, Any]) -> None:
+        self._write(self.folder / f"{name}.pt", value)
+
+    def kept(self, name: str) -> dict[str, Any] | None:
+        """What was kept under this name, None where nothing was."""
+        return self._read(self.folder / f"{name}.pt")
+
+    def _write(self, path: Path, value: dict[str, Any]) -> None:
         import torch
 
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
-        temporary = self.file.with_suffix(".tmp")
+        temporary = path.with_suffix(".tmp")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             torch.save(value, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self.file)
+        os.replace(temporary, path)
 
-    def load(self) -> dict[str, Any] | None:
-        """The progress, None where there is none. Tensors and plain values only: nothing is executed."""
+    def _read(self, path: Path) -> dict[str, Any] | None:
         import torch
 
-        if not self.file.exists():
+        if not path.exists():
             return None
-        value: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+        value: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return value
 
     def clear(self) -> None:

@@ -122,6 +122,32 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Sequential:
+    """How people are erased one after the other (`guide_hub.modes`), ours but for the two papers named.
+
+    `mode`: `chain`, GUIDE after GUIDE; `replay`, as the section of that name says; `project` (CORTIS, arXiv
+    2605.25962), no update in the directions of earlier erasures; `joint`, all at once from the original;
+    `merge`, each from the original, their changes merged (TIES); `sugar` (arXiv 2512.06562), the rival.
+    `protect`: so many of the people most like the erased one are in every step's L_global.
+
+    project: the basis of an erasure has `rank` directions, and it trains the `salient` share of the numbers.
+    joint: `per_step` people a step. merge: TIES keeps the `density` share of every change and multiplies the
+    merged one by `scale`. sugar: `surrogate_steps` of the network that finds the target, weight `fisher` of
+    the Fisher penalty.
+    """
+
+    mode: Literal["chain", "replay", "project", "joint", "merge", "sugar"] = "replay"
+    protect: int = _option(0, low=0, high=100)
+    rank: int = _option(40, low=1, high=1000)
+    salient: float = _option(0.3, above=0, high=1)
+    per_step: int = _option(2, low=1, high=1024)
+    density: float = _option(1.0, above=0, high=1)
+    scale: float = _option(1.0, above=0, high=10)
+    surrogate_steps: int = _option(50, low=1, high=100_000)
+    fisher: float = _option(50.0, low=0)
+
+
+@dataclass(frozen=True)
 class Speed:
     """Less work for the same end, ours; nothing of it by default.
 
@@ -204,6 +230,7 @@ class Recipe:
     deterministic_rays: bool = False
     shared_noise: bool = False
     replay: Replay = Replay()
+    sequence: Sequential = Sequential()
     speed: Speed = Speed()
     networks: Networks = Networks()
     inversion: Inversion = Inversion()
@@ -232,6 +259,8 @@ class Recipe:
                     del options[section][name]
         if self.speed == Speed():
             del options["speed"]
+        if self.sequence == Sequential():
+            del options["sequence"]
         return options
 
 

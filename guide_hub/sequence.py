@@ -1,16 +1,16 @@
-"""Many identities, one after the other, each folded into the weights; resumable.
+"""Many identities, in the stages of a mode, each folded into the weights; resumable.
 
 On the CPU a resumed run ends in the same bytes as one that was never stopped. On CUDA and MPS some backward
 kernels are not deterministic, so two runs agree only up to rounding.
 
-The teacher is always the model as it was pulled. It still shows the people who were erased before, so their
-local terms are replayed and their neighbourhoods leave the global samples (`guide.eraser`).
+The teacher is always the model as it was pulled. It still shows the people who were erased before: what keeps
+them erased is the mode's matter (`guide_hub.modes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import torch
@@ -20,8 +20,9 @@ from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import InputError
 from guide_hub.evaluation.identity import Likeness, PersonMeasure
-from guide_hub.guide.eraser import Eraser, Erasure, StepLosses, step_seed
+from guide_hub.guide.eraser import Erasure, StepLosses
 from guide_hub.interrupt import Stopper
+from guide_hub.modes import Done, Memory, Mode, Setup, Stage, make_mode
 from guide_hub.networks import Networks
 from guide_hub.processes import Processes
 from guide_hub.recipe import Recipe
@@ -40,10 +41,12 @@ class Progress(Protocol):
 
 
 class Sequence:
-    """Erases latents `w_u` (one [1, num_ws, w_dim] an identity) in order from `student`.
+    """Erases latents `w_u` (one [1, num_ws, w_dim] an identity) from `student` as the recipe's mode says.
 
-    `measure(k, student)` is asked once after identity k is done; its answers survive in the checkpoint with
-    the weights. `progress_state` adds what the caller needs on resuming, such as the latents themselves.
+    `measure(k, student)` is asked once for each identity: after its stage, or at the end where only that has
+    it out of the weights. Its answers survive in the checkpoint with the weights. `progress_state` adds what
+    the caller needs on resuming, such as the latents themselves. `earlier` are the identities of runs before,
+    in their order. After `run`: `erased`, `memories` and `measured`, one for each identity of this run.
     """
 
     def __init__(
@@ -58,13 +61,24 @@ class Sequence:
         progress: Progress,
         progress_state: dict[str, Any],
         processes: Processes | None = None,
+        earlier: Iterable[Memory] = (),
     ):
-        self.processes = processes or Processes.alone()
-        self.student, self.teacher = student, teacher
-        self.recipe, self.networks, self.seed = recipe, networks, seed
-        self.checkpoint, self.stopper, self.progress = checkpoint, stopper, progress
+        processes, device = processes or Processes.alone(), teacher.w_avg.device
+        self.student, self.checkpoint, self.stopper, self.progress = student, checkpoint, stopper, progress
         self.progress_state = progress_state
+        self.setup = Setup(
+            student,
+            teacher,
+            recipe,
+            networks.perceptual,
+            networks.identity_loss,
+            seed,
+            [_memory_on(device, memory) for memory in earlier],
+            processes.backward,
+            progress.warn,
+        )
         self.erased: list[Erasure] = []
+        self.memories: list[Memory] = []
         self.measured: list[PersonMeasure] = []
 
     def run(
@@ -74,65 +88,110 @@ class Sequence:
         measure: Callable[[int, EG3D], PersonMeasure],
         saved: dict[str, Any] | None,
     ) -> None:
-        """Everything that `saved` has not done yet. Raises `Stopped` after saving when a signal came."""
-        first, step = 0, 0
-        if saved and "synthesis" in saved:
-            first, step = saved["identity"], saved["step"]
+        """Everything that `saved` has not done yet. Raises `Stopped` after saving when a signal came.
+
+        InputError: the mode cannot do without what the earlier identities' memories lack.
+        """
+        mode = make_mode(self.setup, latents)
+        stages, first, step = mode.stages(), 0, 0
+        if saved is not None and "stage" in saved:
+            first, step = saved["stage"], saved["step"]
             self.student.backbone.synthesis.load_state_dict(saved["synthesis"])
             self.measured = [_measure_from(m) for m in saved["measured"]]
-        for k, (identity, w_u) in enumerate(zip(ids, latents, strict=True)):
-            eraser = self._eraser()
-            erasure = eraser.target(w_u, seed=step_seed(self.seed, k, -2))
-            if k >= first:
-                if k == first and step and saved:
-                    eraser.load_state({"synthesis": saved["synthesis"], "optimizer": saved["optimizer"]})
-                self._erase_one(k, identity, eraser, erasure, step if k == first else 0)
-                self.progress.stage(f"measuring {identity}")
-                self.measured.append(measure(k, self.student))
-                self._save(k + 1, 0, eraser)
-            self.erased.append(erasure)
+        for s, stage in enumerate(stages):
+            if s < first:
+                mode.recall(self._kept(s))
+                continue
+            label = _label(stage, ids)
+            mode.begin(stage)
+            if s == first and saved is not None and "optimizer" in saved:
+                mode.load_state(saved)
+            else:
+                if mode.preparing:
+                    self.progress.stage(f"{mode.preparing} {label}")
+                mode.prepare()
+                if mode.own_state():
+                    self._save(s, 0, mode.state())
+            self._erase(s, label, mode, step if s == first else 0)
+            mode.end()
+            self._keep(s, {k: mode.done[k] for k in stage})
+            if mode.folds:
+                self._measure(list(stage), ids, measure)
+            self._save(s + 1, 0)
+        mode.finish()
+        if len(self.measured) < len(ids):
+            self._measure(list(range(len(self.measured), len(ids))), ids, measure)
+            self._save(len(stages), 0)
+        self.erased = [mode.done[k].erasure for k in range(len(ids))]
+        self.memories = mode.memories()
 
-    def _eraser(self) -> Eraser:
-        nets = self.networks
-        return Eraser(
-            self.student,
-            self.teacher,
-            self.recipe,
-            nets.perceptual,
-            nets.identity_loss,
-            earlier=list(self.erased),
-            share=self.processes.backward,
-        )
+    def _measure(
+        self, people: list[int], ids: list[str], measure: Callable[[int, EG3D], PersonMeasure]
+    ) -> None:
+        for k in people:
+            self.progress.stage(f"measuring {ids[k]}")
+            self.measured.append(measure(k, self.student))
 
-    def _erase_one(self, k: int, identity: str, eraser: Eraser, erasure: Erasure, done: int) -> None:
-        total = self.recipe.optim.iterations
-        self.progress.start(identity, total, done)
+    def _erase(self, s: int, label: str, mode: Mode, done: int) -> None:
+        total = mode.total()
+        self.progress.start(label, total, done)
         try:
             with self.stopper.step():  # a signal waits for the loop to save: no step is lost
                 step = done
-                while not eraser.finished(erasure, step):
-                    losses = eraser.step(erasure, eraser.draw_at(erasure, self.seed, k, step))
+                while not mode.finished(step):
+                    losses = mode.step(step)
                     step += 1
                     self.progress.step(step, losses)
                     asked = self.stopper.signum is not None
                     if asked or step == total or step % SAVE_EVERY == 0:
-                        self._save(k, step, eraser)
+                        self._save(s, step, mode.state())
                     if asked:
                         break
             self.stopper.raise_if_asked()
         finally:
             self.progress.finish()
 
-    def _save(self, identity: int, step: int, eraser: Eraser) -> None:
+    def _save(self, stage: int, step: int, inside: dict[str, Any] | None = None) -> None:
+        """`inside`: the state inside the stage; between two there is none but the weights."""
         self.checkpoint.save(
             {
                 **self.progress_state,
-                "identity": identity,
+                "stage": stage,
                 "step": step,
-                **eraser.state(),
+                **(inside or {"synthesis": self.student.backbone.synthesis.state_dict()}),
                 "measured": [asdict(m) for m in self.measured],
             }
         )
+
+    def _keep(self, stage: int, done: dict[int, Done]) -> None:
+        people = {
+            k: {"w_u": d.erasure.w_u, "w_t": d.erasure.w_t, "tensors": d.tensors} for k, d in done.items()
+        }
+        self.checkpoint.keep(f"stage-{stage}", {"people": people})
+
+    def _kept(self, stage: int) -> dict[int, Done]:
+        kept = self.checkpoint.kept(f"stage-{stage}")
+        if kept is None:
+            raise InputError("the progress of this run is not whole", remedy="begin again with --no-resume")
+        device = self.setup.teacher.w_avg.device
+        return {
+            k: Done(Erasure(d["w_u"].to(device), d["w_t"].to(device)), d["tensors"])
+            for k, d in kept["people"].items()
+        }
+
+
+def _label(stage: Stage, ids: list[str]) -> str:
+    if len(stage) > 1:
+        return f"{len(stage)} people"
+    return ids[stage[0]] if stage[0] >= 0 else "a person of an earlier run"
+
+
+def _memory_on(device: torch.device, memory: Memory) -> Memory:
+    """The latents on the run's device; the mode's own tensors, which may be large, stay where they are."""
+    w_u, w_t = memory.w_u, memory.w_t
+    return replace(
+        memory, w_u=None if w_u is None else w_u.to(device), w_t=None if w_t is None else w_t.to(device)
+    )
 
 
 def _measure_from(saved: dict[str, Any]) -> PersonMeasure:

@@ -47,6 +47,7 @@ class Draws:
     z_replay: Tensor | None = None  # [len(replayed) * neighbours, z_dim]
     alpha_replay: Tensor | None = None  # [len(replayed) * neighbours]
     seed: int = 0  # noise and ray jitter
+    protected: Tensor | None = None  # [N_p, num_ws, w_dim]
 
 
 @dataclass
@@ -102,12 +103,17 @@ def alone(eraser: Eraser, pairs: list[Pairs], draws: Draws) -> list[Figures]:
     return eraser.backward(pairs, draws)
 
 
+def _nothing() -> None: ...
+
+
 class Eraser:
     """Fine-tunes `student.backbone.synthesis` against the frozen `teacher`, the model as it was pulled.
 
     `earlier` are the identities already folded into the student. The teacher still knows them, so their
     local terms, and those of `replay.neighbours` neighbours, are replayed and their neighbourhoods leave the
-    global samples. `share` finds the gradients of a step.
+    global samples. `share` finds the gradients of a step. `protected` [n, num_ws, w_dim] join every step's
+    global samples. `after_backward` and `after_step` are called once a step, with the gradients found and
+    with the weights moved.
     """
 
     def __init__(
@@ -121,6 +127,9 @@ class Eraser:
         share: Share = alone,
     ):
         self.share = share
+        self.protected: Tensor | None = None
+        self.after_backward: Callable[[], None] = _nothing
+        self.after_step: Callable[[], None] = _nothing
         self.student = student
         self.teacher = teacher.eval().requires_grad_(False)
         self.recipe = recipe
@@ -133,6 +142,7 @@ class Eraser:
         self.optimizer = torch.optim.Adam(self.parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps)
         median = recipe.target.unit == "median_offset"
         self.unit = self.space.median_offset(norm=recipe.target.norm) if median else 1.0
+        self.local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
         self.alpha_max = recipe.adjacency.alpha_max * self.unit
         self.aims: dict[tuple[int, int, int], Aim] = {}  # of draws that come round again
 
@@ -165,12 +175,12 @@ class Eraser:
             z_replay=torch.randn(again, z_dim, generator=rng),
             alpha_replay=torch.rand(again, generator=rng) * self.alpha_max,
             seed=step_seed(seed, 1),
+            protected=self.protected,
         )
 
     def pairs(self, erasure: Erasure, draws: Draws) -> list[Pairs]:
         """The student's and the teacher's latents of every term of the step."""
-        recipe = self.recipe
-        local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
+        recipe, local = self.recipe, self.local
         pairs = [Pairs("local", erasure.w_u, erasure.w_t, local)]
         if recipe.adjacency.weight and len(draws.alpha):
             share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
@@ -178,10 +188,12 @@ class Eraser:
             w_r = self.space.map(draws.z_adjacent)
             offset = neighbour_offset(erasure.w_u, w_r, draws.alpha, recipe.target.norm)
             pairs.append(Pairs("adjacency", erasure.w_u + offset, erasure.w_t + offset, weights))
-        if recipe.bystanders.weight and len(draws.w_global):
-            share = 1.0 if recipe.bystanders.reduce == "sum" else 1.0 / len(draws.w_global)
+        shown = [w for w in (draws.w_global, draws.protected) if w is not None and len(w)]
+        if recipe.bystanders.weight and shown:
+            w_global = torch.cat(shown)
+            share = 1.0 if recipe.bystanders.reduce == "sum" else 1.0 / len(w_global)
             weights = Weights(0.0, 1.0, recipe.bystanders.identity).times(recipe.bystanders.weight * share)
-            pairs.append(Pairs("bystanders", draws.w_global, draws.w_global, weights))
+            pairs.append(Pairs("bystanders", w_global, w_global, weights))
         if draws.replayed:
             known = [self.earlier[i] for i in draws.replayed]
             w_u, w_t = torch.cat([e.w_u for e in known]), torch.cat([e.w_t for e in known])
@@ -199,13 +211,19 @@ class Eraser:
 
     def step(self, erasure: Erasure, draws: Draws) -> StepLosses:
         """One Adam step. RefusedError: the loss is not finite."""
+        return self.descend(self.pairs(erasure, draws), draws)
+
+    def descend(self, pairs: list[Pairs], draws: Draws) -> StepLosses:
+        """One Adam step on the losses of `pairs`, under the camera and the seed of `draws`."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = StepLosses()
-        for figures in self.share(self, self.pairs(erasure, draws), draws):
+        for figures in self.share(self, pairs, draws):
             losses.add(figures)
         if not math.isfinite(losses.total):
             raise RefusedError("the loss is no longer finite", remedy="lower optim.lr in the recipe")
+        self.after_backward()
         self.optimizer.step()
+        self.after_step()
         return losses
 
     def backward(self, pairs: list[Pairs], draws: Draws, first: int = 0, of: int = 1) -> list[Figures]:
@@ -260,9 +278,11 @@ class Eraser:
 
     def finished(self, erasure: Erasure, step: int) -> bool:
         """Whether the steps before `step` are enough. It hangs on nothing but the weights, for resuming."""
+        return step >= self.recipe.optim.iterations or self.enough(erasure, step)
+
+    def enough(self, erasure: Erasure, step: int) -> bool:
+        """Whether the recipe has it looked at step `step`, and the person is seen no more."""
         speed = self.recipe.speed
-        if step >= self.recipe.optim.iterations:
-            return True
         if not speed.check_every or not step or step % speed.check_every:
             return False
         return self._likeness(erasure) <= speed.enough

@@ -1,0 +1,580 @@
+"""Sequential erasure, mode by mode: what each promises, and that a killed run ends in the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny_erasure as tiny
+import torch
+
+from guide_hub import sequence as running
+from guide_hub.checkpoint import Checkpoint
+from guide_hub.eg3d import EG3D
+from guide_hub.errors import InputError
+from guide_hub.evaluation.identity import Likeness, PersonMeasure
+from guide_hub.evaluation.views import embed_views
+from guide_hub.guide import Eraser, ufo_target
+from guide_hub.guide.eraser import Erasure, step_seed
+from guide_hub.guide.latents import outside
+from guide_hub.interrupt import Stopper
+from guide_hub.latents import LatentSpace
+from guide_hub.merge import ties
+from guide_hub.modes import MODES, Memory, neighbours
+from guide_hub.modes.deidentify import Deidentifier, surrogate, train
+from guide_hub.modes.subspace import directions
+from guide_hub.orbit import orbit_label
+from guide_hub.recipe import Recipe, load_recipe
+from guide_hub.sequence import Sequence
+
+STEPS = 3
+SMALL = {"rank": 2, "per_step": 2, "surrogate_steps": 2}
+
+
+class Pixels:
+    """In place of both networks of the loss: a distance and an embedding of the small picture."""
+
+    def __call__(self, a, b=None):
+        if b is None:
+            return torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(a, 16).flatten(1), dim=1)
+        return (a - b).square().flatten(1).mean(1)
+
+    def features(self, images):
+        return [images]
+
+    def distance(self, a, b):
+        return self(a[0], b[0])
+
+
+class Dies(BaseException):
+    """In place of a kill: nothing in the program answers it."""
+
+
+def recipe(steps: int = STEPS, **sequence) -> Recipe:
+    heads = load_recipe("heads")
+    return dataclasses.replace(
+        heads,
+        optim=dataclasses.replace(heads.optim, iterations=steps),
+        adjacency=dataclasses.replace(heads.adjacency, samples=1),
+        bystanders=dataclasses.replace(heads.bystanders, samples=1),
+        replay=dataclasses.replace(heads.replay, neighbours=1),
+        sequence=dataclasses.replace(heads.sequence, **{**SMALL, **sequence} if sequence else {}),
+    )
+
+
+def generator() -> EG3D:
+    torch.manual_seed(1)
+    return EG3D(tiny.config()).eval().requires_grad_(False)
+
+
+def people(n: int) -> list[torch.Tensor]:
+    return list(LatentSpace(generator()).random(n, torch.Generator().manual_seed(7)).split(1))
+
+
+def bits(model: EG3D) -> str:
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def trained(model: EG3D) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.backbone.synthesis.parameters()])
+
+
+def sketch(k: int, student: EG3D) -> PersonMeasure:
+    """A measure that tells the weights it was taken of."""
+    nothing = Likeness(0.0, 0.0)
+    return PersonMeasure(nothing, nothing, float(trained(student).double().square().sum()), None, None)
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    latents: list[torch.Tensor],
+    act=lambda identity, step: None,
+    earlier=(),
+    student=None,
+) -> SimpleNamespace:
+    """A run from where `folder` has it."""
+    student, teacher, warnings = student or generator(), generator(), []
+    watch = tiny.Watch(act)
+    watch.warn = warnings.append
+    checkpoint = Checkpoint(folder, "run")
+    sequence = Sequence(
+        student, teacher, recipe, SimpleNamespace(perceptual=Pixels(), identity_loss=Pixels()), 5,
+        checkpoint, Stopper(), watch, {"mine": 1}, earlier=earlier,
+    )  # fmt: skip
+    ids = [f"subject-{k}" for k in range(len(latents))]
+    sequence.run(ids, latents, sketch, checkpoint.load())
+    return SimpleNamespace(
+        student=student,
+        teacher=teacher,
+        sequence=sequence,
+        watch=watch,
+        warnings=warnings,
+        bits=bits(student),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two people by each mode, in one uninterrupted run; made when first asked for."""
+    runs = {}
+
+    def made(mode: str) -> SimpleNamespace:
+        if mode not in runs:
+            folder = tmp_path_factory.mktemp(mode)
+            runs[mode] = run(recipe(mode=mode), folder, people(2))
+            runs[mode].folder = folder
+        return runs[mode]
+
+    return made
+
+
+# ----------------------------------------------------------------------------------------------------------
+# All modes
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_people_end_to_end(mode, whole):
+    done = whole(mode)
+    before, after = done.teacher.state_dict(), done.student.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("backbone.synthesis.") for name in changed)
+    assert all(bool(value.isfinite().all()) for value in after.values())
+    assert bits(done.teacher) == bits(generator())
+    sequence = done.sequence
+    assert len(sequence.erased) == len(sequence.memories) == len(sequence.measured) == 2
+    assert sequence.measured[-1] == sketch(1, done.student)
+    assert [torch.equal(e.w_u, w_u) for e, w_u in zip(sequence.erased, people(2), strict=True)] == [True] * 2
+    for memory, erasure in zip(sequence.memories, sequence.erased, strict=True):
+        if mode == "project":
+            assert memory.w_u is memory.w_t is None
+        else:
+            assert torch.equal(memory.w_u, erasure.w_u)
+            assert torch.equal(memory.w_t, erasure.w_t)
+    first, second = (e.w_t for e in sequence.erased)
+    assert (first - second).norm() > 0.3 * (first - LatentSpace(done.teacher).w_avg).norm()
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "joint"])
+def test_who_is_added_at_the_end_changes_nothing_before(mode, whole, tmp_path):
+    alone = run(recipe(mode=mode), tmp_path, people(2)[:1])
+    first, alone_first = (r.sequence.memories[0] for r in (whole(mode), alone))
+    assert first.tensors.keys() == alone_first.tensors.keys()
+    assert all(torch.equal(first.tensors[k], alone_first.tensors[k]) for k in first.tensors)
+    if mode != "merge":  # whose weights are of everybody
+        assert alone.sequence.measured[0] == whole(mode).sequence.measured[0]  # taken of the same weights
+    for key, losses in alone.watch.losses.items():
+        assert whole(mode).watch.losses[key].terms == losses.terms
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("last", [3, 5])
+def test_a_run_that_dies_goes_on_to_the_same_bytes(mode, last, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "SAVE_EVERY", 2 if mode != "joint" else 1)
+    count, last = [], last if mode != "joint" else last // 2 + 1  # whose steps are half as many
+
+    def die(identity, step):
+        count.append(step)
+        if len(count) == last:
+            raise Dies
+
+    with pytest.raises(Dies):
+        run(recipe(mode=mode), tmp_path, people(2), die)
+    again = run(recipe(mode=mode), tmp_path, people(2))
+    assert again.bits == whole(mode).bits
+    assert again.sequence.measured == whole(mode).sequence.measured
+    assert len(again.watch.losses) < len(whole(mode).watch.losses)  # it went on, it did not begin again
+    for ours, its in zip(again.sequence.memories, whole(mode).sequence.memories, strict=True):
+        assert ours.tensors.keys() == its.tensors.keys()
+        assert all(torch.equal(ours.tensors[k], its.tensors[k]) for k in its.tensors)
+
+
+def test_a_run_that_dies_while_it_measures_goes_on(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "sketch", lambda k, student: (_ for _ in ()).throw(Dies()))
+        with pytest.raises(Dies):
+            run(recipe(mode="chain"), tmp_path, people(2))
+    again = run(recipe(mode="chain"), tmp_path, people(2))
+    assert again.bits == whole("chain").bits
+    assert again.watch.starts[0] == ("subject-0", STEPS)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# kill -9
+
+
+def killed_runs(folder: str, jobs: list[tuple[str, int, list[int]]]) -> None:
+    """Of each job, a mode with steps and lives: prints the bits of a whole run, then what became of one that
+    was killed after so many steps of each of its lives.
+
+    Every life is a process of its own: a fork of this one, which has not computed anything yet.
+    """
+    running.SAVE_EVERY = 1
+    torch.optim.Adam(generator().parameters())  # imports half of torch: once, for all forks
+    found = []
+    for mode, steps, lives in jobs:
+        found.append([_life(folder, f"{mode}-whole", mode, steps, 0)])
+        found[-1] += [_life(folder, mode, mode, steps, kill) for kill in [*lives, 0]]
+    print(json.dumps(found))
+
+
+def _life(folder: str, name: str, mode: str, steps: int, kill: int) -> str | None:
+    count, result = [], Path(folder) / f"{name}.bits"
+
+    def die(identity, step):
+        count.append(step)
+        if len(count) == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if not (pid := os.fork()):
+        try:
+            result.write_text(run(recipe(steps, mode=mode), Path(folder) / name, people(2), die).bits)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) == bool(kill)
+    return None if kill else result.read_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_kill_9_at_random_steps_ends_in_the_same_bytes(tmp_path):
+    rng = random.Random(25)  # a save every step: a life gets on by one step less than it has
+    jobs = [
+        (mode, n, rng.choices([1, 2, 3], k=k))
+        for mode, n, k in [("replay", 6, 10), ("project", 3, 2), ("merge", 3, 2)]
+    ]
+    code = f"import test_modes; test_modes.killed_runs({str(tmp_path)!r}, {jobs})"
+    path = os.pathsep.join([str(tiny.TESTS.parent), str(tiny.TESTS)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
+    for (_, _, lives), (first, *killed, last) in zip(jobs, json.loads(done.stdout), strict=True):
+        assert killed == [None] * len(lives)
+        assert last == first
+
+
+@pytest.mark.parametrize("mode", ["replay", "merge"])
+def test_a_run_that_dies_between_two_files_goes_on(mode, whole, tmp_path, monkeypatch):
+    """Of a stage's end: what its people leave is there, the progress that counts on it is not."""
+    save = Checkpoint.save
+
+    def dies(self, value):
+        if value["stage"] == 1 and "optimizer" not in value:
+            raise Dies
+        save(self, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", dies)
+        with pytest.raises(Dies):
+            run(recipe(mode=mode), tmp_path, people(2))
+    assert (tmp_path / "runs" / "run" / "stage-0.pt").exists()
+    assert run(recipe(mode=mode), tmp_path, people(2)).bits == whole(mode).bits
+
+
+# ----------------------------------------------------------------------------------------------------------
+# chain, replay
+
+
+def plainly(recipe: Recipe, rehearse: bool) -> str:
+    """GUIDE after GUIDE, without a mode, a checkpoint or a sequence."""
+    student, teacher, erased = generator(), generator(), []
+    for k, w_u in enumerate(people(2)):
+        eraser = Eraser(
+            student, teacher, recipe, Pixels(), Pixels(), earlier=list(erased) if rehearse else []
+        )
+        erasure = eraser.target(w_u, seed=step_seed(5, k, -2))
+        for step in range(recipe.optim.iterations):
+            eraser.step(erasure, eraser.draw(erasure, step_seed(5, k, step)))
+        erased.append(erasure)
+    return bits(student)
+
+
+@pytest.mark.parametrize("mode", ["replay", "chain"])
+def test_the_plain_modes_are_guide_after_guide(mode, whole):
+    assert whole(mode).bits == plainly(recipe(), mode == "replay")
+
+
+def test_the_default_mode_is_replay(whole, tmp_path):
+    assert run(recipe(), tmp_path, people(2)).bits == whole("replay").bits
+
+
+@pytest.mark.parametrize("mode", ["replay", "chain"])
+def test_people_of_runs_before_are_rehearsed_in_replay_alone(mode, whole, tmp_path):
+    earlier = whole(mode).sequence.memories
+    done = run(recipe(mode=mode), tmp_path, people(3)[2:], earlier=earlier)
+    rehearsed = any(losses.replay for losses in done.watch.losses.values())
+    assert rehearsed == (mode == "replay")
+
+
+# ----------------------------------------------------------------------------------------------------------
+# project
+
+
+def closed(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A memory's basis over all trained numbers."""
+    rows = torch.zeros(len(tensors["basis"]), len(tensors["mask"]))
+    rows[:, tensors["mask"]] = tensors["basis"]
+    return rows
+
+
+def test_project_keeps_off_the_directions_of_those_before(whole, tmp_path):
+    memories = whole("project").sequence.memories
+    first = memories[0]
+    basis = closed(first.tensors)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), rtol=0, atol=1e-5)
+    assert len(basis) == SMALL["rank"]
+    base = run(recipe(mode="project"), tmp_path / "base", people(2)[:1]).student
+    change = trained(whole("project").student) - trained(base)
+    assert change.norm() > 0
+    assert (basis @ change).norm() < 1e-5 * change.norm()
+    free = trained(run(recipe(mode="chain"), tmp_path / "chain", people(2)).student) - trained(base)
+    assert (basis @ free).norm() > 1e-3 * free.norm()
+    # within the mask, which is no larger than the recipe says
+    mask = memories[1].tensors["mask"]
+    assert not change[~mask].any()
+    assert 0 < mask.double().mean() <= 0.31
+
+
+def test_project_of_a_later_run_is_as_of_one(tmp_path):
+    """From the memories alone, without a latent: only the seeds, by the place in the run, are others'."""
+    base = run(recipe(mode="project"), tmp_path / "base", people(2)[:1])
+    before = trained(base.student)
+    later = run(
+        recipe(mode="project"), tmp_path / "later", people(2)[1:],
+        earlier=base.sequence.memories, student=base.student,
+    )  # fmt: skip
+    change = trained(later.student) - before
+    assert change.norm() > 0
+    assert (closed(base.sequence.memories[0].tensors) @ change).norm() < 1e-5 * change.norm()
+
+
+def test_directions_are_the_singular_vectors():
+    rows = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    basis, energy = directions(rows, 3)
+    _, singular, right = torch.linalg.svd(rows, full_matrices=False)
+    torch.testing.assert_close(energy, singular[:3].double().square(), rtol=1e-4, atol=0)
+    torch.testing.assert_close((basis @ right[:3].T).abs(), torch.eye(3), rtol=0, atol=1e-4)
+    flat, _ = directions(torch.cat([rows[:2], rows[:1] + rows[1:2]]), 3)
+    assert len(flat) == 2
+    assert len(directions(torch.zeros(2, 5), 3)[0]) == 0
+
+
+# ----------------------------------------------------------------------------------------------------------
+# joint, merge
+
+
+def test_joint_does_not_care_for_the_order(whole, tmp_path):
+    turned = run(recipe(mode="joint"), tmp_path / "turned", people(2)[::-1])
+    assert turned.bits == whole("joint").bits
+    one = run(recipe(mode="joint"), tmp_path / "one", people(2)[:1])
+    then = run(recipe(mode="joint"), tmp_path / "then", people(2)[1:], earlier=one.sequence.memories)
+    assert then.bits == whole("joint").bits  # the first is erased again, from the original
+    assert [m.guide for m in whole("joint").sequence.measured] == [sketch(0, turned.student).guide] * 2
+
+
+def test_joint_of_one_is_guide(tmp_path):
+    alone, plain = (run(recipe(mode=mode), tmp_path / mode, people(1)) for mode in ("joint", "chain"))
+    assert alone.bits == plain.bits
+
+
+def test_joint_visits_everybody_alike(tmp_path):
+    """5 people by 2 a step, 3 visits each: 8 steps, and one visit more than 15."""
+    visited, pairs = [], Eraser.pairs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Eraser,
+            "pairs",
+            lambda self, erasure, draws: visited.append(erasure) or pairs(self, erasure, draws),
+        )
+        done = run(recipe(mode="joint"), tmp_path, people(5))
+    assert done.watch.starts == [("5 people", 0)]
+    assert len(done.watch.losses) == 8
+    counts = sorted(sum(torch.equal(e.w_u, w_u) for e in visited) for w_u in people(5))
+    assert counts == [3, 3, 3, 3, 4]
+
+
+def test_merge_of_one_is_that_one(tmp_path):
+    alone, plain = (run(recipe(mode=mode), tmp_path / mode, people(1)) for mode in ("merge", "chain"))
+    torch.testing.assert_close(trained(alone.student), trained(plain.student), rtol=1e-6, atol=1e-8)
+
+
+def test_merge_is_the_ties_of_independent_erasures(whole, tmp_path):
+    done, deltas = whole("merge"), [m.tensors for m in whole("merge").sequence.memories]
+    merged = ties(deltas, done.sequence.setup.recipe.sequence.density, 1.0)
+    original = done.teacher.backbone.synthesis.state_dict()
+    after = done.student.backbone.synthesis.state_dict()
+    for name, change in merged.items():
+        assert torch.equal(after[name], original[name] + change)
+    assert done.sequence.measured[0] == done.sequence.measured[1]  # of the weights of the end
+
+
+@pytest.mark.parametrize("kept", ["change", "person"])
+def test_merge_takes_in_runs_before(kept, whole, tmp_path):
+    memory = whole("merge").sequence.memories[0]
+    if kept == "person":
+        memory = dataclasses.replace(memory, tensors={})
+    later = run(recipe(mode="merge"), tmp_path, people(2)[1:], earlier=[memory])
+    assert [name for name, _ in later.watch.starts] == ["a person of an earlier run"] * (kept == "person") + [
+        "subject-0"
+    ]
+    first, second = later.sequence.setup.earlier[0].tensors, later.sequence.memories[0].tensors
+    assert len(later.sequence.measured) == 1
+    if kept == "change":
+        merged = ties([first, second], 1.0, 1.0)
+        original = later.teacher.backbone.synthesis.state_dict()
+        after = later.student.backbone.synthesis.state_dict()
+        assert all(torch.equal(after[name], original[name] + merged[name]) for name in merged)
+
+
+@pytest.mark.parametrize("mode", ["joint", "merge"])
+def test_nobody_comes_back_for_want_of_a_memory(mode, tmp_path):
+    with pytest.raises(InputError, match="1 earlier people") as caught:
+        run(recipe(mode=mode), tmp_path, people(1), earlier=[Memory(None, None, {})])
+    assert "project" in str(caught.value.problems[0].remedy)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("replay", "not rehearsed"), ("project", "no gradients"), ("chain", None)]
+)
+def test_a_mode_says_whom_it_cannot_protect(mode, said, tmp_path):
+    done = run(recipe(1, mode=mode), tmp_path, people(1), earlier=[Memory(None, None, {})])
+    assert [said in warning for warning in done.warnings] == [True] * (said is not None)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# sugar
+
+
+def test_sugar_finds_the_surrogate_by_its_network(whole):
+    for erasure, (w_u, plain) in zip(
+        whole("sugar").sequence.erased,
+        [(e.w_u, e.w_t) for e in whole("chain").sequence.erased],
+        strict=True,
+    ):
+        space = LatentSpace(generator())
+        assert torch.equal(erasure.w_u, w_u)
+        assert not torch.allclose(erasure.w_t, plain, atol=1e-2)
+        length = recipe().target.d * space.median_offset()
+        assert float((erasure.w_t - space.w_avg).norm()) == pytest.approx(length, rel=1e-4)
+
+
+def test_each_latent_has_its_own_norm_and_its_own_surrogate():
+    """SUGAR's code normalises over the batch, so its radii shrink with it."""
+    eraser = Eraser(generator(), generator(), recipe(), Pixels(), Pixels())
+    phi, w = Deidentifier(3).requires_grad_(False), torch.cat(people(3))
+    together = surrogate(phi, eraser, w)
+    apart = torch.cat([surrogate(phi, eraser, w_u) for w_u in w.split(1)])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-4)
+    assert phi(torch.randn(2, 5, 7)).shape == (2, 5, 7)  # odd sides too
+
+
+def test_phi_learns_to_change_the_looks():
+    eraser = Eraser(generator(), generator(), recipe(), Pixels(), Pixels())
+    w_u, distances, told = people(1)[0], [], eraser.loss
+
+    def loss(student, aim):
+        terms = told(student, aim)
+        distances.append(float(terms["perceptual"].detach()))
+        return terms
+
+    loss.aim, eraser.loss = told.aim, loss
+    before = bits(eraser.teacher)
+    train(Deidentifier(3), eraser, w_u, 12, seed=0)
+    assert sum(distances[-3:]) > sum(distances[:3])
+    assert bits(eraser.teacher) == before
+
+
+def test_the_fisher_penalty_holds_the_weights(whole, tmp_path):
+    free, held = (
+        trained(run(recipe(mode="sugar", fisher=fisher), tmp_path / str(fisher), people(2)[:1]).student)
+        - trained(generator())
+        for fisher in (0.0, 1e9)
+    )
+    # Adam's first step is free of it; it pulls back in the others
+    assert 0 < held.norm() < 0.9 * free.norm()
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Surrogates and neighbours
+
+
+@pytest.mark.parametrize("mode", ["replay", "sugar"])
+def test_the_nearest_retained_people_are_in_every_step(mode, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "RENDERED", 8)
+    plan, seen, pairs = recipe(mode=mode, protect=2), [], Eraser.descend
+
+    def watched(self, found, draws):
+        seen.append({p.name: p.w_student for p in found}["bystanders"])
+        return pairs(self, found, draws)
+
+    monkeypatch.setattr(Eraser, "descend", watched)
+    done = run(plan, tmp_path / "whole", people(2))
+    random = 0 if mode == "sugar" else plan.bystanders.samples
+    first, second = seen[:STEPS], seen[STEPS:]
+    assert all(len(w) == random + 2 and torch.equal(w[random:], first[0][random:]) for w in first)
+    assert not torch.equal(first[0][random:], second[0][random:])  # each person has others
+    eraser = Eraser(generator(), generator(), plan, Pixels(), Pixels())
+    assert bool(outside(first[0][random:], people(2)[:1], eraser.alpha_max).all())
+
+    def die(identity, step):
+        if (identity, step) == ("subject-1", 2):
+            raise Dies
+
+    monkeypatch.setattr(running, "SAVE_EVERY", 1)
+    with pytest.raises(Dies):
+        run(plan, tmp_path / "dies", people(2), die)
+    assert run(plan, tmp_path / "dies", people(2)).bits == done.bits
+
+
+def test_the_nearest_are_those_most_alike_and_nobodys_twice(monkeypatch):
+    monkeypatch.setattr(neighbours, "RENDERED", neighbours.POOL)
+    monkeypatch.setattr(neighbours, "POOL", 40)
+    eraser, space = Eraser(generator(), generator(), recipe(), Pixels(), Pixels()), LatentSpace(generator())
+    eraser.alpha_max = 0.5 * eraser.unit
+    erasures = [Erasure(w_u, w_u) for w_u in people(2)]
+    found = neighbours.nearest(eraser, erasures, people(2), 3)
+    assert len(found) == len({tuple(w.flatten().tolist()) for w in found}) == 6
+    pool = space.random(40, torch.Generator().manual_seed(step_seed(-5)))
+    pool = pool[outside(pool, people(2), eraser.alpha_max)]
+    front = orbit_label(eraser.teacher.config, eraser.recipe.camera, torch.zeros(1))
+    shown = embed_views(eraser.teacher, torch.cat([people(2)[0], pool]), front, Pixels())[:, 0]
+    best = pool[(shown[1:] @ shown[0]).argsort(descending=True)[:3]]
+    assert torch.equal(found[:3], best)
+
+
+def test_two_people_do_not_become_the_same_face(tmp_path):
+    w_avg, (first, other) = LatentSpace(generator()).w_avg, people(2)
+    twin = w_avg + 0.5 * (first - w_avg)  # UFO's target is the same
+    assert torch.allclose(ufo_target(first, w_avg, 1.0), ufo_target(twin, w_avg, 1.0), atol=1e-5)
+    done = run(recipe(1), tmp_path / "run", [first, other, twin])
+    a, b, c = (e.w_t - w_avg for e in done.sequence.erased)
+    assert (a - c).norm() >= 0.3 * a.norm()
+    assert (b - c).norm() >= 0.3 * a.norm()
+    assert c.norm() == pytest.approx(float(a.norm()), rel=1e-4)
+    assert len(done.warnings) == 1
+    assert "subject" not in done.warnings[0]
+    later = run(recipe(1), tmp_path / "later", [twin], earlier=done.sequence.memories[:1])
+    assert (a - (later.sequence.erased[0].w_t - w_avg)).norm() >= 0.3 * a.norm()
+
+
+def test_the_mean_face_is_everybodys_where_the_recipe_says_so(tmp_path):
+    average = recipe(1)
+    average = dataclasses.replace(average, target=dataclasses.replace(average.target, kind="average"))
+    done = run(average, tmp_path, people(2))
+    first, second = (e.w_t for e in done.sequence.erased)
+    assert torch.equal(first, second)
+    assert not done.warnings
