@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guide_hub import earlier
 from guide_hub import record as records
 from guide_hub.checkpoint import Checkpoint, fingerprint
 from guide_hub.delivery import deliver
@@ -17,7 +18,14 @@ from guide_hub.interrupt import Stopped, Stopper, stopping
 from guide_hub.plan import Options, Plan, describe, make_plan
 from guide_hub.processes import Processes
 from guide_hub.recipe import Recipe
-from guide_hub.report import ErasureReport, IdentityFigures, InversionReport, Report, RetainedReport
+from guide_hub.report import (
+    EarlierReport,
+    ErasureReport,
+    IdentityFigures,
+    InversionReport,
+    Report,
+    RetainedReport,
+)
 from guide_hub.timing import timed
 from guide_hub.version import __version__
 
@@ -82,8 +90,9 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     import torch
 
     from guide_hub.eg3d import EG3D
-    from guide_hub.evaluation.identity import measure_person, measure_retained
+    from guide_hub.evaluation.identity import embed, measure_person, measure_retained
     from guide_hub.evaluation.views import yaw_cameras
+    from guide_hub.hub import WEIGHTS
     from guide_hub.latents import LatentSpace
     from guide_hub.networks import choose, load, weights_sha256
     from guide_hub.people import Finder, check_grouping, read_subjects
@@ -91,7 +100,8 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     from guide_hub.sequence import Sequence, pick_device
     from guide_hub.sheets import write_private_report
 
-    recipe, identities = plan.recipe, plan.identities
+    assert plan.ledger is not None
+    recipe, identities, known = plan.recipe, plan.identities, plan.ledger.known
     device = pick_device(plan.options.device)
     progress.stage("loading the model")
     teacher = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval().requires_grad_(False)
@@ -108,11 +118,12 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         )
         check_grouping(subjects, judge, threshold)
         given = plan.options.latents
+        weights = weights_sha256(names)
         made_with = fingerprint(
             base=plan.weights_sha256, device=device.type, version=__version__, torch=torch.__version__,
-            threads=torch.get_num_threads(), networks=names.__dict__, weights=weights_sha256(names),
+            threads=torch.get_num_threads(), networks=names.__dict__, weights=weights,
             threshold=f"{threshold:.3f}", latents=given and records.file_sha256(given),
-            **processes.made_with,
+            memories=earlier.fingerprint(known), **processes.made_with,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, plan.run_name)
         saved = checkpoint.load() if plan.options.resume else None
@@ -155,6 +166,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             progress,
             state,
             processes,
+            earlier.memories(known, device),
         )
         if saved is None:
             checkpoint.save(state)
@@ -170,7 +182,10 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         )
         three = yaw_cameras(teacher, recipe.camera, RETAINED_VIEWS)
         retained = measure_retained(teacher, student, judge, networks.perceptual, people, three, threshold)
-        report = make_report(plan, sequence.measured, final, retained, threshold)
+        judged_by = earlier.judge_name(names.identity_judge, weights["identity_judge"])
+        numbers = {(e["requestId"], e["identityId"]): e["sequence"] for e in plan.earlier}
+        again = earlier.measure(plan.ledger, student, judge, judged_by, cameras, recipe.gate, numbers)
+        report = make_report(plan, sequence.measured, final, retained, threshold, again)
         report.inversions = [InversionReport(**figures) for figures in state["inversions"]]
 
         if plan.options.report is not None:
@@ -184,10 +199,22 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
                 student,
                 people,
             )
+        faces = [embed(judge, crops) for crops in photos]
         progress.stage("writing the model")
-        with stopper.step():  # a signal waits: the folder is there, or it is not
+        with stopper.step():  # a signal waits: the folder and the ledger are there, or they are not
             if not plan.built:
                 write_folder(plan, report, student, teacher, people, device.type)
+            if not failed(report):
+                made = earlier.Made(
+                    recipe, plan.options.seed, judged_by, records.file_sha256(plan.output / WEIGHTS)
+                )
+                added = [
+                    earlier.entry(e, memory, ws, seen, len(seen) - len(ws) + 1, made)
+                    for e, memory, ws, seen in zip(
+                        report.erasures, sequence.memories, points, faces, strict=True
+                    )
+                ]
+                earlier.add(plan.state, plan.ledger.base_sha256, added)
     report.output = str(plan.output)
     try:
         _finish(plan, report, stopper, progress)
@@ -198,7 +225,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
 
 def _finish(plan: Plan, report: Report, stopper: Stopper, progress: Progress) -> None:
     """Pushes what met its target. RefusedError for what did not."""
-    if any(e.result == "FAILED" for e in report.erasures):
+    if failed(report):
         report.status = "failed"
         refused = RefusedError(*_misses(report, plan.recipe))
         refused.report = report
@@ -210,6 +237,11 @@ def _finish(plan: Plan, report: Report, stopper: Stopper, progress: Progress) ->
         _draft_replies(plan, report)  # what can be said so far, should the push fail
         progress.stage(f"pushing to {plan.push_to}")
         _push(plan, report)
+
+
+def failed(report: Report) -> bool:
+    """Whether somebody of this run is not gone, or of an earlier one is back."""
+    return "FAILED" in [e.result for e in report.erasures] + [e.result for e in report.earlier]
 
 
 def find_threshold(
@@ -281,8 +313,12 @@ def make_report(
     final: list[PersonMeasure],
     retained: RetainedMeasure,
     threshold: float,
+    again: list[EarlierReport],
 ) -> Report:
-    """Figures and results; `after` was measured right after each erasure, `final` on the last weights."""
+    """Figures and results; `after` was measured right after each erasure, `final` on the last weights.
+
+    `again`: of the people of earlier runs.
+    """
     gate = plan.recipe.gate
     kept = retained.verified >= gate.retained_min
     erasures = []
@@ -310,6 +346,7 @@ def make_report(
     return dataclasses.replace(
         _report(plan, "erased"),
         erasures=erasures,
+        earlier=again,
         retained=RetainedReport(retained.n, retained.verified, retained.perceptual),
     )
 
@@ -335,6 +372,20 @@ def _misses(report: Report, recipe: Recipe) -> list[Any]:
                 Problem(
                     f"{report.name(e)}: held-out photos still verified in {e.verified_others_after:.0%} "
                     f"of the views (at most {gate.held_out_views_max:.0%})"
+                )
+            )
+    for old in report.earlier:
+        if old.result == "FAILED":
+            views = f"verified in {old.verified_now:.0%} of the views (at most {gate.erased_views_max:.0%})"
+            if old.verified_others_now is not None:
+                views += (
+                    f", held-out photos in {old.verified_others_now:.0%} (at most "
+                    f"{gate.held_out_views_max:.0%})"
+                )
+            out.append(
+                Problem(
+                    f"{old.request_id}.{old.identity_id}: an earlier erasure came back: {views}",
+                    "try another seed, or a recipe that replays more: replay.per_step, replay.neighbours",
                 )
             )
     if report.retained and report.retained.verified < gate.retained_min:

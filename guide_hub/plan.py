@@ -11,7 +11,9 @@ from typing import Any
 from guide_hub import delivery, hub, timing
 from guide_hub import record as records
 from guide_hub.checkpoint import default_state, fingerprint
+from guide_hub.earlier import Earlier, recall
 from guide_hub.errors import InputError, Problem
+from guide_hub.ledger import Entry
 from guide_hub.recipe import Recipe, load_recipe
 from guide_hub.request import Identity, Request, load_request
 from guide_hub.supersede import check as check_supersede
@@ -52,7 +54,7 @@ class Plan:
     `requests` hold the identities that are still to be erased; `finished` says that there are none left: the
     model's record, or the open pull request `pr_url`, lists them all. Of several requests, those that the
     record lists whole are `served`. `built`: a run that was killed before the end of its push has left this
-    very erasure in `output`.
+    very erasure in `output`. `ledger`: what it knows of the people on the record; None where all is finished.
     """
 
     requests: tuple[Request, ...]
@@ -71,6 +73,7 @@ class Plan:
     pr_url: str | None = None
     served: tuple[Request, ...] = ()
     built: bool = False
+    ledger: Earlier | None = None
 
     @property
     def people(self) -> list[tuple[Request, Identity]]:
@@ -89,7 +92,10 @@ class Plan:
     def warnings(self) -> list[Problem]:
         known = "is in the model's record already: left out"
         left_out = [Problem(f"request {request.request_id} {known}") for request in self.served]
-        return [*left_out, *(warning for request in self.requests for warning in request.warnings)]
+        warnings = [*left_out, *(warning for request in self.requests for warning in request.warnings)]
+        if self.ledger is not None and self.ledger.lost:
+            warnings.append(_not_remembered(len(self.ledger.lost)))
+        return warnings
 
     @property
     def own(self) -> bool:
@@ -100,6 +106,12 @@ class Plan:
     def earlier(self) -> list[dict[str, Any]]:
         """The erasures that the model's record lists already."""
         return records.older(self.previous) if self.previous is not None else []
+
+    @property
+    def rehearsed(self) -> tuple[Entry, ...]:
+        """Those of them whom the ledger knows, and the recipe replays."""
+        replay = self.recipe.replay
+        return self.ledger.known if self.ledger is not None and replay.weight and replay.per_step else ()
 
     @property
     def card(self) -> dict[str, Any]:
@@ -147,6 +159,7 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
     weights_sha256 = records.file_sha256(source.weights_file)
     finished, pr_url, head, card_text, built = False, None, None, None, False
     served: tuple[Request, ...] = ()
+    ledger: Earlier | None = None
     if previous is not None:
         done = _served(records.parse_record(previous))
         finished = _ids(wanted) <= done
@@ -180,6 +193,8 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
         built = not finished and _is_built(output, made, wanted, key)
         if not finished and not built:
             _check_empty(output)
+        if not finished:
+            ledger = recall(state, previous, weights_sha256, recipe.digest(), options.seed)
     return Plan(
         wanted,
         source,
@@ -197,6 +212,7 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
         pr_url,
         served,
         built,
+        ledger,
     )
 
 
@@ -222,6 +238,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "delete_other_weights": plan.options.delete_other_weights,
         "supersede": plan.source.repo if plan.options.supersede else None,
         "earlier_erasures": len(plan.earlier),
+        "rehearsed_erasures": len(plan.rehearsed),
         "previous_record": records.sha256(plan.previous) if plan.previous is not None else None,
         "warnings": [p.message for p in plan.warnings],
     }
@@ -284,6 +301,16 @@ def _keep_apart(output: Path, state: Path, report: Path | None) -> None:
     records.keep_apart(state, output)
     if report is not None:
         records.keep_apart(report, output, what="the report shows the people's faces", option="--report")
+
+
+def _not_remembered(n: int) -> Problem:
+    people = "1 earlier erasure is" if n == 1 else f"{n} earlier erasures are"
+    return Problem(
+        f"{people} not in the ledger of this state folder: these people are not rehearsed, so the run may "
+        "bring a likeness back, and they are not measured again",
+        "name the state folder that erased them with --state, or erase them again from the original, with "
+        "their photos",
+    )
 
 
 def _is_built(output: Path, made: dict[str, Any], wanted: Iterable[Request], key: bytes | None) -> bool:

@@ -61,8 +61,7 @@ def write_folder(
 def make_record(plan: Plan, report: Report, folder: Path, device: str) -> records.Record:
     """The statement about the files in `folder`, from the report's figures alone.
 
-    Erasures of earlier runs are carried over with `now: null`: measuring them again takes their photos,
-    which no run keeps.
+    Erasures of earlier runs are carried over, with `now: null` where the ledger could not measure them again.
     """
     key = records.load_key(plan.state)
     assert report.retained is not None
@@ -91,12 +90,15 @@ def make_record(plan: Plan, report: Report, folder: Path, device: str) -> record
                 request.public_received,
             )
         )
+    again = {
+        (e.request_id, e.identity_id): records.Again(e.now, e.result == "PASSED") for e in report.earlier
+    }
     subject = {name: records.file_sha256(folder / name) for name in ("model.safetensors", "config.json")}
     return records.build_record(
         subject=subject, base=records.Base(plan.source.uri, plan.weights_sha256, plan.source.revision),
         recipe_digest=plan.recipe.digest(), recipe_name=plan.recipe.name, erasures=erasures,
         seed=plan.options.seed, tool_version=__version__, environment=environment(device), retained=retained,
-        previous=plan.previous,
+        previous=plan.previous, remeasured=again,
     )  # fmt: skip
 
 

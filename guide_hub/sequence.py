@@ -9,7 +9,7 @@ local terms are replayed and their neighbourhoods leave the global samples (`gui
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from guide_hub.errors import InputError
 from guide_hub.evaluation.identity import Likeness, PersonMeasure
 from guide_hub.guide.eraser import Eraser, Erasure, StepLosses, step_seed
 from guide_hub.interrupt import Stopper
+from guide_hub.modes import Memory
 from guide_hub.networks import Networks
 from guide_hub.processes import Processes
 from guide_hub.recipe import Recipe
@@ -44,6 +45,7 @@ class Sequence:
 
     `measure(k, student)` is asked once after identity k is done; its answers survive in the checkpoint with
     the weights. `progress_state` adds what the caller needs on resuming, such as the latents themselves.
+    `earlier` are the identities of runs before, in their order; after `run`, `memories` are this run's.
     """
 
     def __init__(
@@ -58,13 +60,16 @@ class Sequence:
         progress: Progress,
         progress_state: dict[str, Any],
         processes: Processes | None = None,
+        earlier: Iterable[Memory] = (),
     ):
         self.processes = processes or Processes.alone()
         self.student, self.teacher = student, teacher
         self.recipe, self.networks, self.seed = recipe, networks, seed
         self.checkpoint, self.stopper, self.progress = checkpoint, stopper, progress
         self.progress_state = progress_state
+        self.earlier = [Erasure(m.w_u, m.w_t) for m in earlier if m.w_u is not None and m.w_t is not None]
         self.erased: list[Erasure] = []
+        self.memories: list[Memory] = []
         self.measured: list[PersonMeasure] = []
 
     def run(
@@ -91,6 +96,7 @@ class Sequence:
                 self.measured.append(measure(k, self.student))
                 self._save(k + 1, 0, eraser)
             self.erased.append(erasure)
+            self.memories.append(Memory(erasure.w_u, erasure.w_t, {}))
 
     def _eraser(self) -> Eraser:
         nets = self.networks
@@ -100,7 +106,7 @@ class Sequence:
             self.recipe,
             nets.perceptual,
             nets.identity_loss,
-            earlier=list(self.erased),
+            earlier=[*self.earlier, *self.erased],
             share=self.processes.backward,
         )
 

@@ -194,7 +194,7 @@ def test_a_second_run_continues_the_chain():
         subject={"model.safetensors": "7" * 64, "config.json": "2" * 64},
         erasures=[erasure("subject-c", "2026-0043")],
         previous=old,
-        remeasured={("2026-0042", "subject-a"): 0.05},
+        remeasured={("2026-0042", "subject-a"): rec.Again(0.05, holds=True)},
     )
     assert new["predicate"]["previousRecord"]["digest"]["sha256"] == hashlib.sha256(old).hexdigest()
     first, second, third = new["predicate"]["erasures"]
@@ -210,7 +210,8 @@ def test_a_second_run_continues_the_chain():
 
 
 def test_an_erasure_that_came_back_fails():
-    new = build(previous=rec.to_bytes(build()), remeasured={("2026-0042", "subject-a"): 0.31})
+    again = {("2026-0042", "subject-a"): rec.Again(0.31, holds=False)}
+    new = build(previous=rec.to_bytes(build()), remeasured=again)
     assert new["predicate"]["erasures"][0]["result"] == "FAILED"
     assert rec.overall(new) == "FAILED"
 

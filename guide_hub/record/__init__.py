@@ -14,6 +14,7 @@ from guide_hub.record.card import (
 from guide_hub.record.commitments import commit, find_key, find_keys, keep_apart, load_key, matches
 from guide_hub.record.folder import check_sums, digests, file_sha256, read_sums, write_sums
 from guide_hub.record.record import (
+    Again,
     Base,
     Erasure,
     Held,
@@ -35,6 +36,7 @@ from guide_hub.record.record import (
 )
 
 __all__ = [
+    "Again",
     "Base",
     "CardInfo",
     "Erasure",

@@ -84,6 +84,14 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A carried erasure on the new weights: `now` as in `Metrics`; whether the gate still holds."""
+
+    now: float
+    holds: bool
+
+
+@dataclass(frozen=True)
 class Erasure:
     """One erased identity as the public may see it; `ground` and `received_on` only if published."""
 
@@ -154,12 +162,11 @@ def _erasure(erasure: Erasure, sequence: int) -> dict[str, Any]:
     )
 
 
-def _carried(old: Mapping[str, Any], now: float | None) -> dict[str, Any]:
-    """An older erasure with its similarity on the new weights; it fails where that is too high."""
+def _carried(old: Mapping[str, Any], again: Again | None) -> dict[str, Any]:
+    """An older erasure with its similarity on the new weights; it fails where the gate no longer holds."""
     new = copy.deepcopy(dict(old))
-    figures = new["metrics"]["id"]
-    figures["now"] = _round(now)
-    if now is not None and now > figures["threshold"]:
+    new["metrics"]["id"]["now"] = _round(again.now) if again is not None else None
+    if again is not None and not again.holds:
         new["result"] = "FAILED"
     return new
 
@@ -187,7 +194,7 @@ def build_record(
     recipe_name: str | None = None,
     retained: Retained | None = None,
     previous: bytes | None = None,
-    remeasured: Mapping[tuple[str, str], float] | None = None,
+    remeasured: Mapping[tuple[str, str], Again] | None = None,
     prior_revisions: PriorRevisions = "reachable",
     limitations: Sequence[str] = LIMITATIONS,
 ) -> Record:
@@ -198,7 +205,7 @@ def build_record(
         erasures: this run's, in order. They follow those of `previous`.
         environment: `python`, `torch` (versions) and `device` (cpu, cuda or mps).
         previous: bytes of the record in the base model. Its erasures are carried over, its digest chained.
-        remeasured: `now` of carried erasures by (request id, identity id); those not named become null.
+        remeasured: carried erasures by (request id, identity id); `now` of those not named becomes null.
 
     Raises:
         ValueError: a value is not finite, or a field would not be public (a bug of the caller).
