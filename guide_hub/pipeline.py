@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     from guide_hub.latents import LatentSpace
     from guide_hub.networks import choose, load, weights_sha256
     from guide_hub.people import Finder, check_grouping, read_subjects
-    from guide_hub.publish import write_folder
+    from guide_hub.publish import make_record, write_folder
     from guide_hub.sequence import Sequence, pick_device
     from guide_hub.sheets import write_private_report
 
@@ -133,7 +134,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             raise InputError(
                 "the output folder holds this erasure already",
                 remedy="choose another with --output"
-                + (f", or push this one: {_push_command(plan)}" if plan.push_to else ""),
+                + (f", or push this one: {push_command(plan)}" if plan.push_to else ""),
             )
         if saved is None:
             progress.stage("finding each person's latent")
@@ -203,7 +204,8 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         progress.stage("writing the model")
         with stopper.step():  # a signal waits: the folder and the ledger are there, or they are not
             if not plan.built:
-                write_folder(plan, report, student, teacher, people, device.type)
+                statement = partial(make_record, plan, report, device.type)
+                write_folder(plan, statement, student, teacher, people)
             if not failed(report):
                 made = earlier.Made(
                     recipe, plan.options.seed, judged_by, records.file_sha256(plan.output / WEIGHTS)
@@ -217,13 +219,13 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
                 earlier.add(plan.state, plan.ledger.base_sha256, added)
     report.output = str(plan.output)
     try:
-        _finish(plan, report, stopper, progress)
+        finish(plan, report, stopper, progress)
     finally:  # only a kill leaves the progress, and the next run goes on to the push
         checkpoint.clear()
     return report
 
 
-def _finish(plan: Plan, report: Report, stopper: Stopper, progress: Progress) -> None:
+def finish(plan: Plan, report: Report, stopper: Stopper, progress: Progress) -> None:
     """Pushes what met its target. RefusedError for what did not."""
     if failed(report):
         report.status = "failed"
@@ -323,7 +325,7 @@ def make_report(
     kept = retained.verified >= gate.retained_min
     erasures = []
     first = len(plan.earlier) + 1
-    for k, ((request, identity), then, now) in enumerate(zip(plan.people, after, final, strict=True)):
+    for k, ((request_id, identity_id), then, now) in enumerate(zip(plan.ids, after, final, strict=True)):
         gone = now.after.verified <= gate.erased_views_max
         others = None
         if now.others_after is not None and now.others_before is not None:
@@ -331,8 +333,8 @@ def make_report(
             gone = gone and now.others_after.verified <= gate.held_out_views_max
         erasures.append(
             ErasureReport(
-                request.request_id,
-                identity.id,
+                request_id,
+                identity_id,
                 first + k,
                 IdentityFigures(then.before.cosine, then.after.cosine, threshold),
                 now.after.cosine,
@@ -434,7 +436,7 @@ def _push(plan: Plan, report: Report) -> None:
         if isinstance(error, ConflictError):
             then = "give another folder with --output, or move this one away"
         else:
-            then = f"the erasure is finished; push it with: {_push_command(plan)}"
+            then = f"the erasure is finished; push it with: {push_command(plan)}"
         told = [
             dataclasses.replace(p, remedy=f"{p.remedy}; {then}" if p.remedy else then) for p in error.problems
         ]
@@ -449,14 +451,14 @@ def _push(plan: Plan, report: Report) -> None:
 def _stopped(signum: int, report: Report, plan: Plan) -> Stopped:
     stopped = Stopped(signum)
     stopped.report = dataclasses.replace(report, status="error")
-    stopped.remedy = f"the erasure is finished; push it with: {_push_command(plan)}"
+    stopped.remedy = f"the erasure is finished; push it with: {push_command(plan)}"
     return stopped
 
 
-def _push_command(plan: Plan) -> str:
+def push_command(plan: Plan) -> str:
     assert plan.push_to is not None
     words = ["guide-hub", "push", str(plan.output), "--to", plan.push_to]
-    if plan.create_pr != plan.own:  # not what push does by itself
+    if plan.create_pr != (plan.base["repo"] == f"hf://{plan.push_to}"):  # not what push does by itself
         words.append("--create-pr" if plan.create_pr else "--no-create-pr")
     words += ["--delete-other-weights"] if plan.options.delete_other_weights else []
     words += ["--replace-record"] if plan.options.replace_record else []

@@ -74,9 +74,23 @@ def measure_person(
 ) -> PersonMeasure:
     """photos [P, 3, H, W], of which the first `fitted` found the erased latent ws[0]; each other one has its
     own in ws [1 + P - fitted, num_ws, w_dim]. Cameras c [V, 25]."""
-    real = embed(judge, photos)
+    return measure_embedded(source, erased, judge, embed(judge, photos), ws, c, threshold, fitted)
+
+
+@torch.no_grad()
+def measure_embedded(
+    source: EG3D,
+    erased: EG3D,
+    judge: IdentityEncoder,
+    real: Tensor,
+    ws: Tensor,
+    c: Tensor,
+    threshold: float,
+    fitted: int = 1,
+) -> PersonMeasure:
+    """`measure_person` from the photos' embeddings `real` [P, E]."""
     before, after = (embed_views(model, ws, c, judge) for model in (source, erased))
-    others = len(photos) > fitted
+    others = len(real) > fitted
     return PersonMeasure(
         before=likeness(real[:fitted], before[:1], threshold),
         after=likeness(real[:fitted], after[:1], threshold),

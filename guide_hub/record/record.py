@@ -92,6 +92,20 @@ class Again:
 
 
 @dataclass(frozen=True)
+class Rebuilt:
+    """Why a model was built anew from its original: one erasure of the record `replaces` was withdrawn.
+
+    `replaces`: that record's SHA-256. `reason`: a code, such as `wrong-person`; no prose.
+    """
+
+    replaces: str
+    request_id: str
+    identity_id: str
+    on: datetime.date
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Erasure:
     """One erased identity as the public may see it; `ground` and `received_on` only if published."""
 
@@ -162,6 +176,17 @@ def _erasure(erasure: Erasure, sequence: int) -> dict[str, Any]:
     )
 
 
+def _rebuilt(r: Rebuilt | None) -> dict[str, Any] | None:
+    if r is None:
+        return None
+    return {
+        "replacesRecord": {"digest": {"sha256": r.replaces}},
+        "withdrawn": _given(
+            requestId=r.request_id, identityId=r.identity_id, withdrawnOn=r.on.isoformat(), reason=r.reason
+        ),
+    }
+
+
 def _carried(old: Mapping[str, Any], again: Again | None) -> dict[str, Any]:
     """An older erasure with its similarity on the new weights; it fails where the gate no longer holds."""
     new = copy.deepcopy(dict(old))
@@ -195,6 +220,7 @@ def build_record(
     retained: Retained | None = None,
     previous: bytes | None = None,
     remeasured: Mapping[tuple[str, str], Again] | None = None,
+    rebuilt: Rebuilt | None = None,
     prior_revisions: PriorRevisions = "reachable",
     limitations: Sequence[str] = LIMITATIONS,
 ) -> Record:
@@ -206,6 +232,7 @@ def build_record(
         environment: `python`, `torch` (versions) and `device` (cpu, cuda or mps).
         previous: bytes of the record in the base model. Its erasures are carried over, its digest chained.
         remeasured: carried erasures by (request id, identity id); `now` of those not named becomes null.
+        rebuilt: of a model built anew, which has no `previous`: what was left out.
 
     Raises:
         ValueError: a value is not finite, or a field would not be public (a bug of the caller).
@@ -230,6 +257,7 @@ def build_record(
             ),
             base=_given(uri=base.uri, revision=base.revision, digest={"sha256": base.sha256}),
             previousRecord={"digest": {"sha256": sha256(previous)}} if previous is not None else None,
+            rebuilt=_rebuilt(rebuilt),
             erasures=carried + [_erasure(e, start + i) for i, e in enumerate(erasures)],
             retained=_retained(retained),
             environment=dict(environment),
