@@ -135,7 +135,7 @@ def fingerprint(entries: Iterable[Entry]) -> str | None:
         found.update(repr([id_of(e), e.mode, [*tensors]]).encode())
         for tensor in tensors.values():
             if tensor is not None:
-                found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+                found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest() if entries else None
 
 

@@ -11,13 +11,17 @@ import tiny_erasure as tiny
 import torch
 
 from guide_hub import earlier, people, pipeline, record
+from guide_hub import hub as hub_module
 from guide_hub.checkpoint import Checkpoint
+from guide_hub.delivery import push_folder
 from guide_hub.errors import InputError, RefusedError
 from guide_hub.faces import crops
 from guide_hub.interrupt import Stopped
 from guide_hub.ledger import Ledger
+from guide_hub.rebuild import rebuild
+from guide_hub.verify import verify
 
-REPO = "org/eg3d"
+REPO, WEIGHTS = "org/eg3d", "model.safetensors"
 A, B, C = ("req-7", "subject-a"), ("req-8", "subject-b"), ("req-9", "subject-c")
 PHOTOS = {A: ("IMG_2207.png", "IMG_2208.png"), B: ("holiday.png",), C: ("party.png",)}
 
@@ -291,3 +295,214 @@ def test_the_hub_s_chain_leads_to_the_original(hub, model, recipe, tmp_path):
     report = erase(REPO, C, tmp_path, recipe, state, tmp_path / "third", create_pr=False)
     assert [e.identity_id for e in report.earlier] == ["subject-a", "subject-b"]
     assert len(entries(state, model)) == 3
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Rebuild
+
+
+def rebuilt(repo, without, recipe, state, output, **options):
+    options = {"device": "cpu", "recipe": recipe, "state": state, "output": output, **options}
+    return rebuild(str(repo), "/".join(without), **options)
+
+
+@pytest.fixture(scope="module")
+def both(home, model, recipe):
+    """A and B in one run, with another seed; and B alone from the original, with the same."""
+    state = home / "state-both"
+    requests = [request(home / "both", person) for person in (A, B)]
+    options = {"device": "cpu", "recipe": recipe, "seed": 5}
+    pipeline.erase(str(model), requests, state=state, output=home / "both-erased", **options)
+    alone = home / "alone"
+    pipeline.erase(str(model), requests[1], state=home / "state-alone", output=alone, **options)
+    return SimpleNamespace(folder=home / "both-erased", state=state, alone=alone)
+
+
+@pytest.fixture
+def both_state(both, tmp_path):
+    shutil.copytree(both.state, tmp_path / "state")
+    return tmp_path / "state"
+
+
+def test_without_one_is_as_if_the_other_had_been_alone(both, both_state, model, recipe, tmp_path):
+    report = rebuilt(
+        both.folder, A, None, both_state, tmp_path / "out", base=str(model), reason="wrong-person"
+    )
+    assert weights(tmp_path / "out") == weights(both.alone)
+    assert weights(tmp_path / "out") != weights(both.folder)
+    assert (report.status, report.request_id, report.request_ids) == ("rebuilt", "req-7", ["req-8"])
+    said, alone = (record.read_record(f)["predicate"] for f in (tmp_path / "out", both.alone))
+    (figures,), (expected,) = said["erasures"], alone["erasures"]
+    assert figures["metrics"] == expected["metrics"]
+    assert figures["commitment"] == record.read_record(both.folder)["predicate"]["erasures"][1]["commitment"]
+    assert (figures["sequence"], figures["requestId"], said["method"]["seed"]) == (1, "req-8", 5)
+    assert said["base"] == {"uri": "local", "digest": {"sha256": record.file_sha256(model / WEIGHTS)}}
+    assert "previousRecord" not in said
+    replaced = record.file_sha256(both.folder / "erasure_record.json")
+    assert said["rebuilt"]["replacesRecord"]["digest"]["sha256"] == replaced
+    withdrawn = said["rebuilt"]["withdrawn"]
+    assert (withdrawn["requestId"], withdrawn["identityId"], withdrawn["reason"]) == (*A, "wrong-person")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"**Withdrawn** on {withdrawn['withdrawnOn']}: identity `subject-a` of request `req-7`" in card
+    assert verify(hub_module.resolve(str(tmp_path / "out"))).failed == []
+    (entry,) = entries(both_state, model)
+    assert (entry.request_id, entry.sequence, entry.seed) == ("req-8", 1, 5)
+    assert entry.extra["model"] == record.file_sha256(tmp_path / "out" / WEIGHTS)
+    assert list((both_state / "runs").iterdir()) == []
+
+
+def test_the_next_erasure_continues_a_rebuilt_model(both, both_state, model, recipe, tmp_path):
+    rebuilt(both.folder, A, recipe, both_state, tmp_path / "out", base=str(model))
+    report = erase(tmp_path / "out", C, tmp_path, recipe, both_state, tmp_path / "next")
+    assert [(e.request_id, e.identity_id) for e in report.earlier] == [B]
+    assert [e.sequence for e in entries(both_state, model)] == [1, 2]
+
+
+def test_two_seeds_are_two_sequences(months, model, recipe, state, tmp_path, monkeypatch):
+    """A and B were of runs of their own; killed after A, the rebuild goes on with B."""
+    second, third = tmp_path / "second", tmp_path / "third"
+    erase(months.first, B, tmp_path, recipe, state, second, seed=3)
+    erase(second, C, tmp_path, recipe, state, third)
+    watch = tiny.Watch()
+    rebuilt(third, C, recipe, state, tmp_path / "whole", base=str(model), progress=watch, push=False)
+    assert watch.starts == [("req-7.subject-a", 0), ("req-8.subject-b", 0)]
+    assert [e.seed for e in entries(state, model)] == [0, 3]
+    assert all(watch.losses["req-8.subject-b", step].replay > 0 for step in range(1, tiny.STEPS + 1))
+
+
+def test_a_killed_rebuild_goes_on_to_the_same_bytes(both, both_state, model, recipe, tmp_path):
+    import signal
+
+    def stop(identity, step):
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    arguments = (both.folder, A, recipe, both_state, tmp_path / "out")
+    with pytest.raises(Stopped):
+        rebuilt(*arguments, base=str(model), progress=tiny.Watch(stop))
+    assert len(entries(both_state, model)) == 2
+    watch = tiny.Watch()
+    rebuilt(*arguments, base=str(model), progress=watch)
+    assert watch.starts == [("req-8.subject-b", 2)]
+    assert weights(tmp_path / "out") == weights(both.alone)
+
+
+@pytest.mark.parametrize("who", ["missing", "without a person"])
+def test_missing_entries_are_named(both, both_state, model, recipe, tmp_path, who):
+    book = ledger(both_state, model)
+    if who == "missing":
+        book.forget(*B)
+    else:
+        (_, entry) = book.entries()
+        nobody = {"w_u": None, "w_t": None, "points": None, "embeddings": None}
+        book.add(dataclasses.replace(entry, **nobody))
+    with pytest.raises(InputError, match="req-8/subject-b") as refused:
+        rebuilt(both.folder, A, recipe, both_state, tmp_path / "out", base=str(model))
+    assert all(p.remedy for p in refused.value.problems)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"without": ("req-7", "Jane Doe")}, "is not REQUEST/IDENTITY"),
+        ({"without": C}, "req-9/subject-c is not on the model's record"),
+        ({"reason": "because Jane asked"}, "--reason is no code"),
+        ({"base": None}, "a folder, which the record cannot find"),
+        ({"base": "both"}, "not the original"),
+        ({"recipe": "heads"}, "req-8/subject-b was erased by another recipe than heads"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_refusals(both, both_state, model, recipe, tmp_path, change, said):
+    if change.get("base") == "both":
+        change = {"base": str(both.folder)}
+    given = {"without": A, "recipe": recipe, "base": str(model), **change}
+    with pytest.raises(InputError, match=said):
+        rebuilt(both.folder, given.pop("without"), given.pop("recipe"), both_state, tmp_path / "out", **given)
+    assert len(entries(both_state, model)) == 2
+
+
+def test_the_only_erasure_leads_back_to_the_original(months, model, recipe, state, tmp_path):
+    with pytest.raises(InputError, match="the only erasure on record"):
+        rebuilt(months.first, A, recipe, state, tmp_path / "out", base=str(model))
+
+
+def test_a_rebuild_that_misses_its_target_forgets_nobody(both, both_state, model, home, tmp_path):
+    strict = tiny.make_recipe(tmp_path / "strict", erased_views_max=0.0)
+    from guide_hub.recipe import load_recipe
+
+    digest = load_recipe(strict).digest()
+    book = ledger(both_state, model)
+    for entry in book.entries():
+        book.add(dataclasses.replace(entry, extra={**entry.extra, "recipe_sha256": digest}))
+    before = tiny.tree(book.path)
+    with pytest.raises(RefusedError, match="still verified"):
+        rebuilt(both.folder, A, strict, both_state, tmp_path / "out", base=str(model))
+    assert tiny.tree(book.path) == before
+
+
+def test_on_the_hub(hub, call, model, recipe, tmp_path, monkeypatch):
+    """Base and erased model in one repository: pull request, its checks, merge, and nothing left to do."""
+    monkeypatch.setenv("GUIDE_HUB_STATE", str(tmp_path / "state"))
+    hub.create_repo(REPO, tiny.tree(model))
+    for n, person in enumerate((A, B)):
+        erase(REPO, person, tmp_path, recipe, tmp_path / "state", tmp_path / f"out-{n}", create_pr=False)
+    arguments = ["rebuild", "--repo", REPO, "--without", "req-7/subject-a", "--device", "cpu", "-q"]
+    arguments += ["--output", tmp_path / "out"]
+    planned = call(*arguments, "--dry-run")
+    assert "without: req-7/subject-a" in planned.out
+    assert not (tmp_path / "out").exists()
+    done = call(*arguments, "--json")
+    assert (done.code, done.json["status"]) == (0, "rebuilt"), done.err
+    (pull,) = hub.repos[REPO].pulls
+    assert pull.title == "Withdraw an erasure of request req-7"
+    assert [e.identity_id for e in entries(tmp_path / "state", model)] == ["subject-b"]
+    checked = verify(hub_module.resolve(REPO, "refs/pr/1"))
+    assert checked.failed == []
+    assert {c.name: c.status for c in checked.checks}["chain"] == "passed"
+    assert call("audit", REPO, "--json").json["status"]
+    hub.merge(REPO, 1)
+    assert verify(hub_module.resolve(REPO)).failed == []
+    again = call(*arguments, "--json")
+    assert (again.code, again.json["status"]) == (0, "already_withdrawn")
+    report = erase(REPO, A, tmp_path, recipe, tmp_path / "state", tmp_path / "again", create_pr=False)
+    assert [(e.request_id, e.sequence) for e in report.erasures] == [("req-7", 2)]
+    assert [e.identity_id for e in report.earlier] == ["subject-b"]
+    assert verify(hub_module.resolve(REPO)).failed == []
+
+
+@pytest.mark.parametrize("moment", ["folder", "push"])
+def test_an_entry_leaves_after_the_push_alone(hub, model, recipe, tmp_path, monkeypatch, moment):
+    class Killed(BaseException):
+        pass
+
+    def die(*_, **__):
+        raise Killed
+
+    state = tmp_path / "state"
+    hub.create_repo(REPO, tiny.tree(model))
+    for n, person in enumerate((A, B)):
+        erase(REPO, person, tmp_path, recipe, state, tmp_path / f"out-{n}", create_pr=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "clear", lambda _: None)
+        patch.setattr(*((pipeline, "deliver", die) if moment == "folder" else (Ledger, "forget", die)))
+        with pytest.raises(Killed):
+            rebuilt(REPO, A, recipe, state, tmp_path / "out")
+    assert {e.identity_id for e in entries(state, model)} == {"subject-a", "subject-b"}
+    rebuilt(REPO, A, recipe, state, tmp_path / "out")
+    assert len(hub.repos[REPO].pulls) == 1
+    assert [e.identity_id for e in entries(state, model)] == ["subject-b"]
+
+
+def test_a_finished_folder_is_pushed_later(hub, model, recipe, tmp_path):
+    state = tmp_path / "state"
+    hub.create_repo(REPO, tiny.tree(model))
+    for n, person in enumerate((A, B)):
+        erase(REPO, person, tmp_path, recipe, state, tmp_path / f"out-{n}", create_pr=False)
+    rebuilt(REPO, A, recipe, state, tmp_path / "out", push=False)
+    options = {"delete_other_weights": False, "replace_record": False, "supersede": False}
+    pushed = push_folder(tmp_path / "out", REPO, create_pr=None, **options)
+    assert pushed.pr_url
+    hub.merge(REPO, 1)
+    assert hub.files(REPO)[WEIGHTS] == weights(tmp_path / "out")
