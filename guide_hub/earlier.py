@@ -19,7 +19,6 @@ from guide_hub.ledger import Entry, Ledger
 from guide_hub.report import EarlierReport, ErasureReport, IdentityFigures
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from guide_hub.eg3d import EG3D
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from guide_hub.modes import Memory
     from guide_hub.recipe import Gate, Recipe
 
-MODE = "replay"  # of the sequence
 MODEL = "model"  # in an entry's `extra`: SHA-256 of the weights that its run left
 DIGEST = "recipe_sha256"  # the recipe's digest
 MAX_LINKS = 1000
@@ -111,17 +109,23 @@ def _base_sha256(state: Path, record: bytes, weights_sha256: str) -> str:
         return weights_sha256
 
 
-def memories(entries: Iterable[Entry], device: torch.device) -> list[Memory]:
-    """The entries as a sequence takes them, on the device."""
+def memories(entries: Iterable[Entry]) -> list[Memory]:
+    """The entries as a sequence takes them, on the CPU."""
     from guide_hub.modes import Memory
 
-    def there(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(device)
+    return [Memory(e.w_u, e.w_t, e.basis or {}) for e in entries]
 
-    return [
-        Memory(there(e.w_u), there(e.w_t), {k: v.to(device) for k, v in (e.basis or {}).items()})
-        for e in entries
-    ]
+
+def mode_of(recipe: Recipe) -> str:
+    """How the recipe's sequence treats those who went before."""
+    mode: str = recipe.to_dict().get("sequence", {}).get("mode", "replay")
+    return mode
+
+
+def rehearses(recipe: Recipe) -> bool:
+    """Whether a run by `recipe` takes the earlier people in again."""
+    mode = mode_of(recipe)
+    return mode != "chain" and (mode != "replay" or bool(recipe.replay.weight and recipe.replay.per_step))
 
 
 def fingerprint(entries: Iterable[Entry]) -> str | None:
@@ -221,7 +225,7 @@ def entry(
         erasure.sequence,
         made.seed,
         made.recipe.to_yaml(),
-        MODE,
+        mode_of(made.recipe),
         made.judge,
         figures.threshold,
         fitted,

@@ -167,7 +167,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             progress,
             state,
             processes,
-            earlier.memories(known, device),
+            earlier=earlier.memories(known),
         )
         if saved is None:
             checkpoint.save(state)

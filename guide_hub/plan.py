@@ -11,7 +11,7 @@ from typing import Any
 from guide_hub import delivery, hub, timing
 from guide_hub import record as records
 from guide_hub.checkpoint import default_state, fingerprint
-from guide_hub.earlier import Earlier, recall
+from guide_hub.earlier import Earlier, recall, rehearses
 from guide_hub.errors import InputError, Problem
 from guide_hub.ledger import Entry
 from guide_hub.recipe import Recipe, load_recipe
@@ -114,9 +114,8 @@ class Plan:
 
     @property
     def rehearsed(self) -> tuple[Entry, ...]:
-        """Those of them whom the ledger knows, and the recipe replays."""
-        replay = self.recipe.replay
-        return self.ledger.known if self.ledger is not None and replay.weight and replay.per_step else ()
+        """Those of them whom the ledger knows, where the recipe takes them in again."""
+        return self.ledger.known if self.ledger is not None and rehearses(self.recipe) else ()
 
     @property
     def card(self) -> dict[str, Any]:

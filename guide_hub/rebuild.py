@@ -348,7 +348,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             first = len(before)
             sequence = Sequence(
                 student, teacher, recipe, networks, part[0].seed, checkpoint, stopper, progress,
-                {"made_with": made_with}, processes, list(before),
+                {"made_with": made_with}, processes, earlier=list(before),
             )  # fmt: skip
             sequence.run(
                 [".".join(earlier.id_of(e)) for e in part],

@@ -67,7 +67,9 @@ class Sequence:
         self.recipe, self.networks, self.seed = recipe, networks, seed
         self.checkpoint, self.stopper, self.progress = checkpoint, stopper, progress
         self.progress_state = progress_state
-        self.earlier = [Erasure(m.w_u, m.w_t) for m in earlier if m.w_u is not None and m.w_t is not None]
+        device = teacher.w_avg.device
+        people = [(m.w_u, m.w_t) for m in earlier if m.w_u is not None and m.w_t is not None]
+        self.earlier = [Erasure(w_u.to(device), w_t.to(device)) for w_u, w_t in people]
         self.erased: list[Erasure] = []
         self.memories: list[Memory] = []
         self.measured: list[PersonMeasure] = []

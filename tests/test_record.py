@@ -419,3 +419,19 @@ def test_sums_that_are_none(output, line):
     (output / "SHA256SUMS").unlink()
     with pytest.raises(InputError, match="missing"):
         rec.check_sums(output)
+
+
+def test_a_rebuilt_model_says_what_was_withdrawn_and_no_more():
+    def rebuilt(**more):
+        day = datetime.date(2026, 3, 4)
+        return build(rebuilt=rec.Rebuilt("9" * 64, "2026-0041", "subject-x", day, **more))["predicate"]
+
+    assert rebuilt()["rebuilt"] == {
+        "replacesRecord": {"digest": {"sha256": "9" * 64}},
+        "withdrawn": {"requestId": "2026-0041", "identityId": "subject-x", "withdrawnOn": "2026-03-04"},
+    }
+    assert rebuilt(reason="wrong-person")["rebuilt"]["withdrawn"]["reason"] == "wrong-person"
+    with pytest.raises(ValueError, match="breaks 'pattern'") as caught:
+        rebuilt(reason="Jane was not meant")
+    assert "Jane" not in str(caught.value)
+    assert "rebuilt" not in build()["predicate"]
