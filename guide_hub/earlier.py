@@ -128,15 +128,19 @@ def rehearses(recipe: Recipe) -> bool:
     return mode != "chain" and (mode != "replay" or bool(recipe.replay.weight and recipe.replay.per_step))
 
 
-def fingerprint(entries: Iterable[Entry]) -> str | None:
-    """Of what a run takes from the entries; None where there are none. Private, as they are."""
+def fingerprint(entries: Iterable[Entry], anew: bool = False) -> str | None:
+    """Of what a run takes from the entries; None where there are none. Private, as they are.
+
+    `anew`: of what an erasure that is done again takes, not of what it leaves.
+    """
     import torch
 
     found = hashlib.sha256()
     entries = list(entries)
     for e in entries:
-        tensors = {"w_u": e.w_u, "w_t": e.w_t, **(e.basis or {})}
-        found.update(repr([id_of(e), e.mode, [*tensors]]).encode())
+        left = {} if anew else {"w_t": e.w_t, **(e.basis or {})}
+        tensors = {"w_u": e.w_u, **left}
+        found.update(repr([id_of(e), e.seed, e.mode, [*tensors]]).encode())
         for tensor in tensors.values():
             if tensor is not None:
                 found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -333,7 +333,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             base=plan.origin.sha256, device=device.type, version=__version__, torch=torch.__version__,
             threads=torch.get_num_threads(), networks=names.__dict__, weights=weights,
             recipe=recipe.digest(), threshold=f"{threshold:.3f}",
-            memories=earlier.fingerprint(plan.entries), **processes.made_with,
+            people=earlier.fingerprint(plan.entries, anew=True), **processes.made_with,
         )  # fmt: skip
         checkpoints, after = [], []
         before: list[Memory] = []

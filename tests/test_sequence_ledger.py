@@ -490,6 +490,10 @@ def test_an_entry_leaves_after_the_push_alone(hub, model, recipe, tmp_path, monk
         with pytest.raises(Killed):
             rebuilt(REPO, A, recipe, state, tmp_path / "out")
     assert {e.identity_id for e in entries(state, model)} == {"subject-a", "subject-b"}
+    (other,) = [e for e in entries(state, model) if e.identity_id == "subject-b"]
+    ledger(state, model).add(
+        dataclasses.replace(other, w_t=other.w_t + 1)
+    )  # as if without the first it moved
     rebuilt(REPO, A, recipe, state, tmp_path / "out")
     assert len(hub.repos[REPO].pulls) == 1
     assert [e.identity_id for e in entries(state, model)] == ["subject-b"]
