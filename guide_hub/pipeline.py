@@ -186,6 +186,11 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         judged_by = earlier.judge_name(names.identity_judge, weights["identity_judge"])
         numbers = {(e["requestId"], e["identityId"]): e["sequence"] for e in plan.earlier}
         again = earlier.measure(plan.ledger, student, judge, judged_by, cameras, recipe.gate, numbers)
+        if len(again) < len(known):
+            progress.warn(
+                f"{len(known) - len(again)} of {len(known)} earlier people are not measured again: "
+                "the ledger keeps no face of them, or one that another judge saw"
+            )
         report = make_report(plan, sequence.measured, final, retained, threshold, again)
         report.inversions = [InversionReport(**figures) for figures in state["inversions"]]
 

@@ -207,9 +207,12 @@ def test_an_open_folder_is_an_error_before_the_work(model, recipe, state, tmp_pa
 def test_another_judge_measures_nobody(months, model, recipe, state, tmp_path):
     (entry,) = entries(state, model)
     ledger(state, model).add(dataclasses.replace(entry, judge="heads-b sha256:" + "0" * 64))
-    report = erase(months.first, B, tmp_path, recipe, state, tmp_path / "out")
+    watch, said = tiny.Watch(), []
+    watch.warn = said.append
+    report = erase(months.first, B, tmp_path, recipe, state, tmp_path / "out", progress=watch)
     assert report.earlier == []
     assert now(tmp_path / "out") is None
+    assert any("1 of 1 earlier people are not measured again" in text for text in said)
 
 
 def test_a_stopped_run_does_not_go_on_with_other_memories(months, model, recipe, state, tmp_path):
@@ -491,9 +494,7 @@ def test_an_entry_leaves_after_the_push_alone(hub, model, recipe, tmp_path, monk
             rebuilt(REPO, A, recipe, state, tmp_path / "out")
     assert {e.identity_id for e in entries(state, model)} == {"subject-a", "subject-b"}
     (other,) = [e for e in entries(state, model) if e.identity_id == "subject-b"]
-    ledger(state, model).add(
-        dataclasses.replace(other, w_t=other.w_t + 1)
-    )  # as if without the first it moved
+    ledger(state, model).add(dataclasses.replace(other, w_t=other.w_t + 1))  # it moved
     rebuilt(REPO, A, recipe, state, tmp_path / "out")
     assert len(hub.repos[REPO].pulls) == 1
     assert [e.identity_id for e in entries(state, model)] == ["subject-b"]
