@@ -75,7 +75,7 @@ def deliver(
         head.repo,
         parent_commit=parent_commit,
         create_pr=create_pr and head.sha is not None,
-        message=title(_new_requests(record, head)),
+        message=_message(record, head),
         description=description(record, head.repo, delete),
         delete=delete,
         private=private,
@@ -88,6 +88,13 @@ def deliver(
         done = f"the model is pushed ({pushed.pr_url or pushed.commit}), the base's card is not changed"
         raise type(error)(*(Problem(f"{done}: {p.message}", p.remedy) for p in error.problems)) from error
     return dataclasses.replace(pushed, superseded=url)
+
+
+def _message(record: records.Record, head: hub.Head) -> str:
+    rebuilt = record["predicate"].get("rebuilt")
+    if rebuilt is None:
+        return title(_new_requests(record, head))
+    return f"Withdraw an erasure of request {rebuilt['withdrawn']['requestId']}"
 
 
 def _new_requests(record: records.Record, head: hub.Head) -> list[str]:
@@ -131,15 +138,22 @@ def push_folder(
     create_pr = own if create_pr is None else create_pr
     head = hub.preflight(repo, create_pr=create_pr, create_repo_if_missing=True)
     known = records.amended_digests((folder / records.record.FILE).read_bytes())
-    if "previousRecord" in record["predicate"]:
-        known.add(record["predicate"]["previousRecord"]["digest"]["sha256"])
+    rebuilt = record["predicate"].get("rebuilt")
+    link = record["predicate"].get("previousRecord") or (rebuilt and rebuilt["replacesRecord"])
+    if link:
+        known.add(link["digest"]["sha256"])
+    continues = own and rebuilt is None  # the base is what main serves
     check_target(
-        head, own=own, known=known, delete_other_weights=delete_other_weights, replace_record=replace_record
+        head,
+        own=continues,
+        known=known,
+        delete_other_weights=delete_other_weights,
+        replace_record=replace_record,
     )
     return deliver(
         folder,
         head,
-        parent_commit=record["predicate"]["base"]["revision"] if own else head.sha,
+        parent_commit=record["predicate"]["base"]["revision"] if continues else head.sha,
         create_pr=create_pr,
         delete_other_weights=delete_other_weights,
         private=True if head.sha is None and source and hub.is_private(source) else None,
@@ -170,6 +184,13 @@ def description(record: records.Record, repo: str, deleted: Iterable[str]) -> st
         "needs *now* and held-out photos to stay under the threshold in as many views as `recipe.yaml` asks, "
         "and other people to stay themselves.",
     ]
+    if "rebuilt" in p:
+        gone_again = p["rebuilt"]["withdrawn"]
+        lines += [
+            f"**Withdrawn**: identity {code(gone_again['identityId'])} of request "
+            f"{code(gone_again['requestId'])}. The model was built anew from the original without that "
+            "erasure, so it shows that person again."
+        ]
     if "retained" in p:
         retained = p["retained"]
         share = f"{retained['verified']:.0%} of the views of {retained['n']} random people"

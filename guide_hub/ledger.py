@@ -68,7 +68,8 @@ class Entry:
     of this model for one at the gate's false accept rate, `fitted` the number of photos that found `w_u`.
 
     `w_u`, `w_t`: [1, num_ws, w_dim], both None where the mode stores no person. `points`: latents of held-out
-    photos [P, num_ws, w_dim]. `embeddings`: [K, D], the judge's mean over the source's views, one a latent.
+    photos [P, num_ws, w_dim]. `embeddings`: [fitted + P, D], the judge's of the photos: those that found
+    `w_u`, then the held-out ones.
     `basis`: gradient subspaces by parameter name. `extra`: anything else by name, JSON values or tensors.
     """
 
@@ -142,6 +143,11 @@ class Ledger:
         self._state = state
         self._base = bytes.fromhex(base_sha256)
         self._keys = [_derive(key) for key in keys]
+
+    def check(self) -> None:
+        """InputError for a folder that `add` would refuse."""
+        if exposed := self._exposed():
+            raise InputError(*exposed)
 
     @property
     def size(self) -> int:
@@ -223,8 +229,7 @@ class Ledger:
         try:
             for folder in (self._state, self.path):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if exposed := self._exposed():
-                raise InputError(*exposed)
+            self.check()
             with FileLock(self.path / ".lock", timeout=LOCK_SECONDS, mode=0o600):
                 yield
         except Timeout:

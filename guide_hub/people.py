@@ -13,6 +13,7 @@ from torch import Tensor
 
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import InputError, Problem, RefusedError
+from guide_hub.evaluation.identity import embed
 from guide_hub.evaluation.views import yaw_cameras
 from guide_hub.faces import crops, quality
 from guide_hub.faces.crops import FaceCrop
@@ -51,7 +52,7 @@ def read_subjects(identities: Sequence[Identity], size: int, device: torch.devic
 @torch.no_grad()
 def check_grouping(subjects: list[Subject], judge: IdentityEncoder, threshold: float) -> None:
     """InputError where one identity's photos show two people, or two identities one person."""
-    embeddings = [torch.cat([judge(photo) for photo in s.photos.split(1)]) for s in subjects]
+    embeddings = [embed(judge, s.photos) for s in subjects]
     problems = quality.check_people([s.identity for s in subjects], embeddings, threshold)
     if problems:
         raise InputError(*problems)

@@ -6,9 +6,11 @@ import dataclasses
 import shlex
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guide_hub import earlier
 from guide_hub import record as records
 from guide_hub.checkpoint import Checkpoint, fingerprint
 from guide_hub.delivery import deliver
@@ -17,7 +19,14 @@ from guide_hub.interrupt import Stopped, Stopper, stopping
 from guide_hub.plan import Options, Plan, describe, make_plan
 from guide_hub.processes import Processes
 from guide_hub.recipe import Recipe
-from guide_hub.report import ErasureReport, IdentityFigures, InversionReport, Report, RetainedReport
+from guide_hub.report import (
+    EarlierReport,
+    ErasureReport,
+    IdentityFigures,
+    InversionReport,
+    Report,
+    RetainedReport,
+)
 from guide_hub.timing import timed
 from guide_hub.version import __version__
 
@@ -83,16 +92,18 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     import torch
 
     from guide_hub.eg3d import EG3D
-    from guide_hub.evaluation.identity import measure_person, measure_retained
+    from guide_hub.evaluation.identity import embed, measure_person, measure_retained
     from guide_hub.evaluation.views import yaw_cameras
+    from guide_hub.hub import WEIGHTS
     from guide_hub.latents import LatentSpace
     from guide_hub.networks import choose, load, weights_sha256
     from guide_hub.people import Finder, check_grouping, read_subjects
-    from guide_hub.publish import write_folder
+    from guide_hub.publish import make_record, write_folder
     from guide_hub.sequence import Sequence, pick_device
     from guide_hub.sheets import write_private_report
 
-    recipe, identities = plan.recipe, plan.identities
+    assert plan.ledger is not None
+    recipe, identities, known = plan.recipe, plan.identities, plan.ledger.known
     device = pick_device(plan.options.device)
     progress.stage("loading the model")
     teacher = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval().requires_grad_(False)
@@ -109,11 +120,12 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         )
         check_grouping(subjects, judge, threshold)
         given = plan.options.latents
+        weights = weights_sha256(names)
         made_with = fingerprint(
             base=plan.weights_sha256, device=device.type, version=__version__, torch=torch.__version__,
-            threads=torch.get_num_threads(), networks=names.__dict__, weights=weights_sha256(names),
+            threads=torch.get_num_threads(), networks=names.__dict__, weights=weights,
             threshold=f"{threshold:.3f}", latents=given and records.file_sha256(given),
-            **processes.made_with,
+            memories=earlier.fingerprint(known), **processes.made_with,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, plan.run_name)
         saved = checkpoint.load() if plan.options.resume else None
@@ -123,7 +135,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             raise InputError(
                 "the output folder holds this erasure already",
                 remedy="choose another with --output"
-                + (f", or push this one: {_push_command(plan)}" if plan.push_to else ""),
+                + (f", or push this one: {push_command(plan)}" if plan.push_to else ""),
             )
         if saved is None:
             progress.stage("finding each person's latent")
@@ -156,6 +168,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             progress,
             state,
             processes,
+            earlier=earlier.memories(known),
         )
         if saved is None:
             checkpoint.save(state)
@@ -171,7 +184,15 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         )
         three = yaw_cameras(teacher, recipe.camera, RETAINED_VIEWS)
         retained = measure_retained(teacher, student, judge, networks.perceptual, people, three, threshold)
-        report = make_report(plan, sequence.measured, final, retained, threshold)
+        judged_by = earlier.judge_name(names.identity_judge, weights["identity_judge"])
+        numbers = {(e["requestId"], e["identityId"]): e["sequence"] for e in plan.earlier}
+        again = earlier.measure(plan.ledger, student, judge, judged_by, cameras, recipe.gate, numbers)
+        if len(again) < len(known):
+            progress.warn(
+                f"{len(known) - len(again)} of {len(known)} earlier people are not measured again: "
+                "the ledger keeps no face of them, or one that another judge saw"
+            )
+        report = make_report(plan, sequence.measured, final, retained, threshold, again)
         report.inversions = [InversionReport(**figures) for figures in state["inversions"]]
 
         if plan.options.report is not None:
@@ -185,21 +206,34 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
                 student,
                 people,
             )
+        faces = [embed(judge, crops) for crops in photos]
         progress.stage("writing the model")
-        with stopper.step():  # a signal waits: the folder is there, or it is not
+        with stopper.step():  # a signal waits: the folder and the ledger are there, or they are not
             if not plan.built:
-                write_folder(plan, report, student, teacher, people, device.type)
+                statement = partial(make_record, plan, report, device.type)
+                write_folder(plan, statement, student, teacher, people)
+            if not failed(report):
+                made = earlier.Made(
+                    recipe, plan.options.seed, judged_by, records.file_sha256(plan.output / WEIGHTS)
+                )
+                added = [
+                    earlier.entry(e, memory, ws, seen, len(seen) - len(ws) + 1, made)
+                    for e, memory, ws, seen in zip(
+                        report.erasures, sequence.memories, points, faces, strict=True
+                    )
+                ]
+                earlier.add(plan.state, plan.ledger.base_sha256, added)
     report.output = str(plan.output)
     try:
-        _finish(plan, report, stopper, progress)
+        finish(plan, report, stopper, progress)
     finally:  # only a kill leaves the progress, and the next run goes on to the push
         checkpoint.clear()
     return report
 
 
-def _finish(plan: Plan, report: Report, stopper: Stopper, progress: Progress) -> None:
+def finish(plan: Plan, report: Report, stopper: Stopper, progress: Progress) -> None:
     """Pushes what met its target. RefusedError for what did not."""
-    if any(e.result == "FAILED" for e in report.erasures):
+    if failed(report):
         report.status = "failed"
         refused = RefusedError(*_misses(report, plan.recipe))
         refused.report = report
@@ -211,6 +245,11 @@ def _finish(plan: Plan, report: Report, stopper: Stopper, progress: Progress) ->
         _draft_replies(plan, report)  # what can be said so far, should the push fail
         progress.stage(f"pushing to {plan.push_to}")
         _push(plan, report)
+
+
+def failed(report: Report) -> bool:
+    """Whether somebody of this run is not gone, or of an earlier one is back."""
+    return "FAILED" in [e.result for e in report.erasures] + [e.result for e in report.earlier]
 
 
 def find_threshold(
@@ -282,13 +321,17 @@ def make_report(
     final: list[PersonMeasure],
     retained: RetainedMeasure,
     threshold: float,
+    again: list[EarlierReport],
 ) -> Report:
-    """Figures and results; `after` was measured right after each erasure, `final` on the last weights."""
+    """Figures and results; `after` was measured right after each erasure, `final` on the last weights.
+
+    `again`: of the people of earlier runs.
+    """
     gate = plan.recipe.gate
     kept = retained.verified >= gate.retained_min
     erasures = []
     first = len(plan.earlier) + 1
-    for k, ((request, identity), then, now) in enumerate(zip(plan.people, after, final, strict=True)):
+    for k, ((request_id, identity_id), then, now) in enumerate(zip(plan.ids, after, final, strict=True)):
         gone = now.after.verified <= gate.erased_views_max
         others = None
         if now.others_after is not None and now.others_before is not None:
@@ -296,8 +339,8 @@ def make_report(
             gone = gone and now.others_after.verified <= gate.held_out_views_max
         erasures.append(
             ErasureReport(
-                request.request_id,
-                identity.id,
+                request_id,
+                identity_id,
                 first + k,
                 IdentityFigures(then.before.cosine, then.after.cosine, threshold),
                 now.after.cosine,
@@ -311,6 +354,7 @@ def make_report(
     return dataclasses.replace(
         _report(plan, "erased"),
         erasures=erasures,
+        earlier=again,
         retained=RetainedReport(retained.n, retained.verified, retained.perceptual),
     )
 
@@ -336,6 +380,20 @@ def _misses(report: Report, recipe: Recipe) -> list[Any]:
                 Problem(
                     f"{report.name(e)}: held-out photos still verified in {e.verified_others_after:.0%} "
                     f"of the views (at most {gate.held_out_views_max:.0%})"
+                )
+            )
+    for old in report.earlier:
+        if old.result == "FAILED":
+            views = f"verified in {old.verified_now:.0%} of the views (at most {gate.erased_views_max:.0%})"
+            if old.verified_others_now is not None:
+                views += (
+                    f", held-out photos in {old.verified_others_now:.0%} (at most "
+                    f"{gate.held_out_views_max:.0%})"
+                )
+            out.append(
+                Problem(
+                    f"{old.request_id}.{old.identity_id}: an earlier erasure came back: {views}",
+                    "try another seed, or a recipe that replays more: replay.per_step, replay.neighbours",
                 )
             )
     if report.retained and report.retained.verified < gate.retained_min:
@@ -384,7 +442,7 @@ def _push(plan: Plan, report: Report) -> None:
         if isinstance(error, ConflictError):
             then = "give another folder with --output, or move this one away"
         else:
-            then = f"the erasure is finished; push it with: {_push_command(plan)}"
+            then = f"the erasure is finished; push it with: {push_command(plan)}"
         told = [
             dataclasses.replace(p, remedy=f"{p.remedy}; {then}" if p.remedy else then) for p in error.problems
         ]
@@ -399,14 +457,14 @@ def _push(plan: Plan, report: Report) -> None:
 def _stopped(signum: int, report: Report, plan: Plan) -> Stopped:
     stopped = Stopped(signum)
     stopped.report = dataclasses.replace(report, status="error")
-    stopped.remedy = f"the erasure is finished; push it with: {_push_command(plan)}"
+    stopped.remedy = f"the erasure is finished; push it with: {push_command(plan)}"
     return stopped
 
 
-def _push_command(plan: Plan) -> str:
+def push_command(plan: Plan) -> str:
     assert plan.push_to is not None
     words = ["guide-hub", "push", str(plan.output), "--to", plan.push_to]
-    if plan.create_pr != plan.own:  # not what push does by itself
+    if plan.create_pr != (plan.base["repo"] == f"hf://{plan.push_to}"):  # not what push does by itself
         words.append("--create-pr" if plan.create_pr else "--no-create-pr")
     words += ["--delete-other-weights"] if plan.options.delete_other_weights else []
     words += ["--replace-record"] if plan.options.replace_record else []

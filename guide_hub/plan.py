@@ -11,7 +11,9 @@ from typing import Any
 from guide_hub import delivery, hub, timing
 from guide_hub import record as records
 from guide_hub.checkpoint import default_state, fingerprint
+from guide_hub.earlier import Earlier, recall, rehearses
 from guide_hub.errors import InputError, Problem
+from guide_hub.ledger import Entry
 from guide_hub.recipe import Recipe, load_recipe
 from guide_hub.request import Identity, Request, load_request
 from guide_hub.supersede import check as check_supersede
@@ -52,7 +54,7 @@ class Plan:
     `requests` hold the identities that are still to be erased; `finished` says that there are none left: the
     model's record, or the open pull request `pr_url`, lists them all. Of several requests, those that the
     record lists whole are `served`. `built`: a run that was killed before the end of its push has left this
-    very erasure in `output`.
+    very erasure in `output`. `ledger`: what it knows of the people on the record; None where all is finished.
     """
 
     requests: tuple[Request, ...]
@@ -71,11 +73,17 @@ class Plan:
     pr_url: str | None = None
     served: tuple[Request, ...] = ()
     built: bool = False
+    ledger: Earlier | None = None
 
     @property
     def people(self) -> list[tuple[Request, Identity]]:
         """In the order of erasure."""
         return [(request, identity) for request in self.requests for identity in request.identities]
+
+    @property
+    def ids(self) -> list[tuple[str, str]]:
+        """Request and identity, in the order of erasure."""
+        return [(request.request_id, identity.id) for request, identity in self.people]
 
     @property
     def identities(self) -> list[Identity]:
@@ -89,7 +97,10 @@ class Plan:
     def warnings(self) -> list[Problem]:
         known = "is in the model's record already: left out"
         left_out = [Problem(f"request {request.request_id} {known}") for request in self.served]
-        return [*left_out, *(warning for request in self.requests for warning in request.warnings)]
+        warnings = [*left_out, *(warning for request in self.requests for warning in request.warnings)]
+        if self.ledger is not None and self.ledger.lost:
+            warnings.append(_not_remembered(len(self.ledger.lost)))
+        return warnings
 
     @property
     def own(self) -> bool:
@@ -102,9 +113,14 @@ class Plan:
         return records.older(self.previous) if self.previous is not None else []
 
     @property
+    def rehearsed(self) -> tuple[Entry, ...]:
+        """Those of them whom the ledger knows, where the recipe takes them in again."""
+        return self.ledger.known if self.ledger is not None and rehearses(self.recipe) else ()
+
+    @property
     def card(self) -> dict[str, Any]:
         """The base card's front matter, with a licence."""
-        return _licensed(self.source)
+        return licensed(self.source)
 
     @property
     def steps(self) -> int:
@@ -138,15 +154,16 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
     source = hub.resolve(repo, revision, options.license)
     hub.require_licence(source)
     recipe = load_recipe(options.recipe or _default_recipe(source))
-    push_to, create_pr = _destination(source, options)
+    push_to, create_pr = destination(source, options)
     if options.supersede:
         check_supersede(source.repo if source.kind == "hub" else None, push_to)
-    output = options.output or Path(f"{_last_part(source)}-erased")
+    output = options.output or Path(f"{last_part(source)}-erased")
     state = options.state or default_state()
     previous = source.record_file.read_bytes() if source.record_file else None
     weights_sha256 = records.file_sha256(source.weights_file)
     finished, pr_url, head, card_text, built = False, None, None, None, False
     served: tuple[Request, ...] = ()
+    ledger: Earlier | None = None
     if previous is not None:
         done = _served(records.parse_record(previous))
         finished = _ids(wanted) <= done
@@ -154,24 +171,14 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
         wanted = wanted if finished else _without(wanted, done)
         served = tuple(r for r in given if r.request_id not in {left.request_id for left in wanted})
     if not finished:
-        _keep_apart(output, state, options.report)
+        keep_apart(output, state, options.report)
         key = records.find_key(state)
-        records.licence(_licensed(source))
-        card_text = _readable_card(source)
+        records.licence(licensed(source))
+        card_text = readable_card(source)
         if previous is not None:
             records.older(previous)
         if push_to is not None:
-            head = hub.preflight(push_to, create_pr=create_pr, create_repo_if_missing=True)
-            own = _is_own(source, push_to)
-            if own and head.sha != source.revision:
-                _refuse_stale(push_to, revision)
-            delivery.check_target(
-                head,
-                own=own,
-                known=set() if previous is None else {records.sha256(previous)},
-                delete_other_weights=options.delete_other_weights,
-                replace_record=options.replace_record,
-            )
+            head = aim(source, push_to, create_pr, previous, revision, options)
             if options.supersede:
                 hub.preflight(source.repo, create_pr=True)
             pr_url = _open_pr(head, wanted) if create_pr else None
@@ -179,7 +186,9 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
         made = {"base": weights_sha256, "recipe": recipe.digest(), "seed": options.seed}
         built = not finished and _is_built(output, made, wanted, key)
         if not finished and not built:
-            _check_empty(output)
+            check_empty(output)
+        if not finished:
+            ledger = recall(state, previous, weights_sha256, recipe.digest(), options.seed)
     return Plan(
         wanted,
         source,
@@ -197,6 +206,7 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
         pr_url,
         served,
         built,
+        ledger,
     )
 
 
@@ -222,6 +232,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "delete_other_weights": plan.options.delete_other_weights,
         "supersede": plan.source.repo if plan.options.supersede else None,
         "earlier_erasures": len(plan.earlier),
+        "rehearsed_erasures": len(plan.rehearsed),
         "previous_record": records.sha256(plan.previous) if plan.previous is not None else None,
         "warnings": [p.message for p in plan.warnings],
     }
@@ -261,11 +272,34 @@ def _default_recipe(source: hub.Source) -> str:
     return default_recipe(read_config(source.config_file))
 
 
+def aim(
+    source: hub.Source,
+    push_to: str,
+    create_pr: bool,
+    previous: bytes | None,
+    revision: str | None,
+    options: Options,
+) -> hub.Head:
+    """Where a push goes, as it is now. Raises what would stop it later. `previous`: `source`'s record."""
+    head = hub.preflight(push_to, create_pr=create_pr, create_repo_if_missing=True)
+    own = _is_own(source, push_to)
+    if own and head.sha != source.revision:
+        _refuse_stale(push_to, revision)
+    delivery.check_target(
+        head,
+        own=own,
+        known=set() if previous is None else {records.sha256(previous)},
+        delete_other_weights=options.delete_other_weights,
+        replace_record=options.replace_record,
+    )
+    return head
+
+
 def _is_own(source: hub.Source, push_to: str | None) -> bool:
     return source.kind == "hub" and push_to == source.repo
 
 
-def _destination(source: hub.Source, options: Options) -> tuple[str | None, bool]:
+def destination(source: hub.Source, options: Options) -> tuple[str | None, bool]:
     push_to = options.push_to or (source.repo if source.kind == "hub" else None)
     if options.push is False:
         push_to = None
@@ -274,16 +308,26 @@ def _destination(source: hub.Source, options: Options) -> tuple[str | None, bool
     return push_to, _is_own(source, push_to) if options.create_pr is None else options.create_pr
 
 
-def _last_part(source: hub.Source) -> str:
+def last_part(source: hub.Source) -> str:
     if source.kind == "folder":
         return source.folder.resolve().name
     return source.repo.rsplit("/", maxsplit=1)[-1].removeprefix(hub.BUILTIN)
 
 
-def _keep_apart(output: Path, state: Path, report: Path | None) -> None:
+def keep_apart(output: Path, state: Path, report: Path | None) -> None:
     records.keep_apart(state, output)
     if report is not None:
         records.keep_apart(report, output, what="the report shows the people's faces", option="--report")
+
+
+def _not_remembered(n: int) -> Problem:
+    people = "1 earlier erasure is" if n == 1 else f"{n} earlier erasures are"
+    return Problem(
+        f"{people} not in the ledger of this state folder: these people are not rehearsed, so the run may "
+        "bring a likeness back, and they are not measured again",
+        "name the state folder that erased them with --state, or erase them again from the original, with "
+        "their photos",
+    )
 
 
 def _is_built(output: Path, made: dict[str, Any], wanted: Iterable[Request], key: bytes | None) -> bool:
@@ -307,7 +351,7 @@ def _is_built(output: Path, made: dict[str, Any], wanted: Iterable[Request], key
     )
 
 
-def _check_empty(output: Path) -> None:
+def check_empty(output: Path) -> None:
     place = output.resolve()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InputError(
@@ -315,7 +359,7 @@ def _check_empty(output: Path) -> None:
         )
 
 
-def _licensed(source: hub.Source) -> dict[str, Any]:
+def licensed(source: hub.Source) -> dict[str, Any]:
     """The base card's front matter; `license: other` with our copy where only a licence text was given."""
     card = dict(source.card)
     if not card.get("license"):
@@ -323,7 +367,7 @@ def _licensed(source: hub.Source) -> dict[str, Any]:
     return card
 
 
-def _readable_card(source: hub.Source) -> str | None:
+def readable_card(source: hub.Source) -> str | None:
     card = source.folder / "README.md"
     try:
         return card.read_text(encoding="utf-8") if card.is_file() else None

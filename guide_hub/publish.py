@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,20 +22,22 @@ from guide_hub.version import __version__
 
 if TYPE_CHECKING:
     from guide_hub.plan import Plan
-    from guide_hub.report import Report
+    from guide_hub.report import ErasureReport, Report
 
 SHOWN = 6  # retained people in the card's picture
 
 
 def write_folder(
     plan: Plan,
-    report: Report,
+    statement: Callable[[Path], records.Record],
     student: EG3D,
     teacher: EG3D,
-    retained: Tensor,
-    device: str,
+    people: Tensor,
 ) -> records.Record:
-    """Writes `plan.output` whole or not at all; gives its record. Shows `retained` ws [N, num_ws, w_dim]."""
+    """Writes `plan.output` whole or not at all; gives its record. Shows `people` ws [N, num_ws, w_dim].
+
+    `statement` makes the record of the files in a folder.
+    """
     with building(plan.output) as folder:
         student.save_pretrained(folder)
         (folder / "recipe.yaml").write_text(plan.recipe.to_yaml(), encoding="utf-8", newline="\n")
@@ -45,11 +47,11 @@ def write_folder(
         assets.mkdir()
         cameras = yaw_cameras(teacher, plan.recipe.camera, 1)
         rows = {
-            "before": render_views(teacher, retained[:SHOWN], cameras)[:, 0],
-            "after": render_views(student, retained[:SHOWN], cameras)[:, 0],
+            "before": render_views(teacher, people[:SHOWN], cameras)[:, 0],
+            "after": render_views(student, people[:SHOWN], cameras)[:, 0],
         }
         sheet(rows).save(assets / "retained.png", optimize=True)
-        record = make_record(plan, report, folder, device)
+        record = statement(folder)
         (folder / records.record.FILE).write_bytes(records.to_bytes(record))
         info = records.CardInfo(plan.push_to, plan.card, ["retained.png"], plan.previous_card)
         card = records.render_card(record, info)
@@ -58,24 +60,14 @@ def write_folder(
     return record
 
 
-def make_record(plan: Plan, report: Report, folder: Path, device: str) -> records.Record:
+def make_record(plan: Plan, report: Report, device: str, folder: Path) -> records.Record:
     """The statement about the files in `folder`, from the report's figures alone.
 
-    Erasures of earlier runs are carried over with `now: null`: measuring them again takes their photos,
-    which no run keeps.
+    Erasures of earlier runs are carried over, with `now: null` where the ledger could not measure them again.
     """
     key = records.load_key(plan.state)
-    assert report.retained is not None
-    retained = records.Retained(report.retained.n, report.retained.verified, report.retained.lpips_mean)
     erasures = []
     for (request, identity), figures in zip(plan.people, report.erasures, strict=True):
-        others = figures.id_others
-        metrics = records.Metrics(
-            before=figures.id.before, after=figures.id.after, threshold=figures.id.threshold, now=figures.now,
-            others=records.Held(others.before, others.after, others.threshold) if others else None,
-            id_guide=figures.id_guide, verified_after=figures.verified_after,
-            verified_others_after=figures.verified_others_after,
-        )  # fmt: skip
         commitment = records.commit(key, request.request_id, identity.id, [p.sha256 for p in identity.images])
         erasures.append(
             records.Erasure(
@@ -85,19 +77,44 @@ def make_record(plan: Plan, report: Report, folder: Path, device: str) -> record
                 len(identity.images),
                 request.regime,
                 today(),
-                metrics,
+                metrics(figures),
                 "PASSED" if figures.result == "PASSED" else "FAILED",
                 request.public_ground,
                 request.public_received,
             )
         )
-    subject = {name: records.file_sha256(folder / name) for name in ("model.safetensors", "config.json")}
+    again = {
+        (e.request_id, e.identity_id): records.Again(e.now, e.result == "PASSED") for e in report.earlier
+    }
     return records.build_record(
-        subject=subject, base=records.Base(plan.source.uri, plan.weights_sha256, plan.source.revision),
+        subject=subject(folder),
+        base=records.Base(plan.source.uri, plan.weights_sha256, plan.source.revision),
         recipe_digest=plan.recipe.digest(), recipe_name=plan.recipe.name, erasures=erasures,
-        seed=plan.options.seed, tool_version=__version__, environment=environment(device), retained=retained,
-        previous=plan.previous,
+        seed=plan.options.seed, tool_version=__version__, environment=environment(device),
+        retained=retained(report), previous=plan.previous, remeasured=again,
     )  # fmt: skip
+
+
+def metrics(figures: ErasureReport) -> records.Metrics:
+    """One identity's figures as the record has them."""
+    others = figures.id_others
+    return records.Metrics(
+        before=figures.id.before, after=figures.id.after, threshold=figures.id.threshold, now=figures.now,
+        others=records.Held(others.before, others.after, others.threshold) if others else None,
+        id_guide=figures.id_guide, verified_after=figures.verified_after,
+        verified_others_after=figures.verified_others_after,
+    )  # fmt: skip
+
+
+def retained(report: Report) -> records.Retained:
+    """Those who were not erased, as the record has them."""
+    assert report.retained is not None
+    return records.Retained(report.retained.n, report.retained.verified, report.retained.lpips_mean)
+
+
+def subject(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that a record is about."""
+    return {name: records.file_sha256(folder / name) for name in ("model.safetensors", "config.json")}
 
 
 def environment(device: str) -> dict[str, str]:

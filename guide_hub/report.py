@@ -51,6 +51,21 @@ class ErasureReport:
 
 
 @dataclass
+class EarlierReport:
+    """Somebody whom an earlier run erased, measured again on the final weights from what the ledger keeps."""
+
+    request_id: str
+    identity_id: str
+    sequence: int
+    threshold: float
+    now: float
+    verified_now: float
+    others_now: float | None
+    verified_others_now: float | None
+    result: str
+
+
+@dataclass
 class RetainedReport:
     """Random people who were not erased: share still verified as themselves, mean perceptual distance."""
 
@@ -68,6 +83,7 @@ class Report:
     base: dict[str, str | None] | None = None
     inversions: list[InversionReport] = field(default_factory=list)
     erasures: list[ErasureReport] = field(default_factory=list)
+    earlier: list[EarlierReport] = field(default_factory=list)
     retained: RetainedReport | None = None
     output: str | None = None
     pushed: dict[str, str | None] | None = None

@@ -428,14 +428,16 @@ def _fork(data: bytes, statement: Record) -> Check:
     main = base.repo
     lost = f"main of {main} has lost the record that this one continues"
     forked = f"main of {main} went on with other erasures, which this model does not have"
-    previous = statement["predicate"].get("previousRecord", {}).get("digest", {}).get("sha256")
+    said = statement["predicate"]
+    continued, replaced = said.get("previousRecord", {}), said.get("rebuilt", {}).get("replacesRecord", {})
+    previous = (continued or replaced).get("digest", {}).get("sha256")
 
     def faults() -> Iterable[str]:
         with hub.explained(main):
             head = HfApi().model_info(main).sha  # asked for each time: a cache may know an older one
         tip = hub.read_file(main, records.record.FILE, head)
         if tip is None:
-            return [] if previous is None else [lost]
+            return [lost] if continued else []
         ours = records.amended_digests(data)
         if not records.amended_digests(tip).isdisjoint({*ours, previous}):
             return []

@@ -92,8 +92,8 @@ def test_erase_json_is_the_report(call, model, job, tmp_path):
     assert done.err.startswith("warning: ")
     assert "the answer was due" in done.err
     assert set(done.json) == {
-        "status", "request_id", "request_ids", "base", "inversions", "erasures", "retained", "output",
-        "pushed", "errors",
+        "status", "request_id", "request_ids", "base", "inversions", "erasures", "earlier", "retained",
+        "output", "pushed", "errors",
     }  # fmt: skip
     (erasure,) = done.json["erasures"]
     metrics = record.read_record(tmp_path / "erased")["predicate"]["erasures"][0]["metrics"]

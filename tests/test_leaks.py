@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_erasure as tiny
 
+from guide_hub.record import file_sha256
 from guide_hub.request import load_request
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "takedown" / "photos"
@@ -117,9 +118,11 @@ def test_an_erasure_leaves_nothing(world, more, tmp_path):
     assert_silent(done)
     left = world.leftovers()
     assert [name for name in left if name.startswith(("tmp/", "work/"))] == []
+    base = file_sha256(world.home / "model" / "model.safetensors")
     assert {name for name in left if name.startswith("state/")} == {
-        "state/key", "state/replies/reply-req-7.md", "state/timings.json",
-    }  # fmt: skip # key, the draft of an answer and how long a step took: no latents, no progress
+        "state/key", "state/replies/reply-req-7.md", "state/timings.json", f"state/{base}/.lock",
+        f"state/{base}/0001.sealed",
+    }  # fmt: skip # key, the draft of an answer, how long a step took and the sealed ledger: no progress
     assert not any((world.root / "state").glob("runs/*"))
     pieces = photo_pieces(request)
     assert len(pieces) > 8

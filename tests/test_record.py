@@ -194,7 +194,7 @@ def test_a_second_run_continues_the_chain():
         subject={"model.safetensors": "7" * 64, "config.json": "2" * 64},
         erasures=[erasure("subject-c", "2026-0043")],
         previous=old,
-        remeasured={("2026-0042", "subject-a"): 0.05},
+        remeasured={("2026-0042", "subject-a"): rec.Again(0.05, holds=True)},
     )
     assert new["predicate"]["previousRecord"]["digest"]["sha256"] == hashlib.sha256(old).hexdigest()
     first, second, third = new["predicate"]["erasures"]
@@ -210,7 +210,8 @@ def test_a_second_run_continues_the_chain():
 
 
 def test_an_erasure_that_came_back_fails():
-    new = build(previous=rec.to_bytes(build()), remeasured={("2026-0042", "subject-a"): 0.31})
+    again = {("2026-0042", "subject-a"): rec.Again(0.31, holds=False)}
+    new = build(previous=rec.to_bytes(build()), remeasured=again)
     assert new["predicate"]["erasures"][0]["result"] == "FAILED"
     assert rec.overall(new) == "FAILED"
 
@@ -418,3 +419,19 @@ def test_sums_that_are_none(output, line):
     (output / "SHA256SUMS").unlink()
     with pytest.raises(InputError, match="missing"):
         rec.check_sums(output)
+
+
+def test_a_rebuilt_model_says_what_was_withdrawn_and_no_more():
+    def rebuilt(**more):
+        day = datetime.date(2026, 3, 4)
+        return build(rebuilt=rec.Rebuilt("9" * 64, "2026-0041", "subject-x", day, **more))["predicate"]
+
+    assert rebuilt()["rebuilt"] == {
+        "replacesRecord": {"digest": {"sha256": "9" * 64}},
+        "withdrawn": {"requestId": "2026-0041", "identityId": "subject-x", "withdrawnOn": "2026-03-04"},
+    }
+    assert rebuilt(reason="wrong-person")["rebuilt"]["withdrawn"]["reason"] == "wrong-person"
+    with pytest.raises(ValueError, match="breaks 'pattern'") as caught:
+        rebuilt(reason="Jane was not meant")
+    assert "Jane" not in str(caught.value)
+    assert "rebuilt" not in build()["predicate"]

@@ -120,6 +120,7 @@ def test_an_earlier_erasure_is_found_in_its_own_base(call, hub, request_file, tm
     """The second run's base has it already, the first run's not. No `now` on record: the line decides."""
     model = tiny.make_model(tmp_path / "model")
     hub.create_repo(REPO, tiny.tree(model))
+    base = record.file_sha256(model / "model.safetensors")
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(pipeline, "find_threshold", lambda *_: tiny.EVERYBODY)
     options = ["--recipe", tiny.make_recipe(tmp_path), "--device", "cpu", "--no-create-pr", "-q"]
@@ -127,6 +128,7 @@ def test_an_earlier_erasure_is_found_in_its_own_base(call, hub, request_file, tm
     for request, output in ((request_file, "one"), (other, "two")):
         done = call("erase", "--repo", REPO, "--request", request, "--output", output, *options)
         assert done.code == 0, done.err
+        shutil.rmtree(tmp_path / "state" / base)  # as on another machine
     shutil.rmtree(tmp_path / "model")
     monkeypatch.setattr("guide_hub.remeasure.find_threshold", lambda *_: tiny.EVERYBODY)
     lower = call("verify", REPO, "--request", request_file, "--device", "cpu", "--json", "-q")

@@ -16,6 +16,7 @@ from guide_hub import hub as hubs
 from guide_hub import record as rec
 from guide_hub.errors import InputError
 from guide_hub.recipe import load_recipe
+from guide_hub.record.card import FORMAT
 from guide_hub.verify import header_faults, read_header, verify
 
 REPO = "org/eg3d"
@@ -377,8 +378,8 @@ def test_a_card_of_another(story):
     card = story.first / "README.md"
     text = card.read_text()
     for other, expected in {
-        text.replace("guide-hub card 1:", "guide-hub card 9:"): "failed",
-        text.replace("guide-hub card 1:", "guide-hub card:"): "failed",
+        text.replace(f"guide-hub card {FORMAT}:", "guide-hub card 9:"): "failed",
+        text.replace(f"guide-hub card {FORMAT}:", "guide-hub card:"): "failed",
         text.replace("library_name: guide-hub", "library_name: x"): "failed",
         text.replace("library_name: guide-hub", "date: 2026-02-30"): "failed",
         re.sub(r"tags:\n(- .*\n)+", "tags: 5\n", text): "failed",
@@ -398,7 +399,7 @@ def test_a_card_and_a_record_of_another_guide_hub(story):
     publish(story.first, record)
     assert statuses(story.first)["card"] == "passed"
     card = story.first / "README.md"
-    card.write_text(card.read_text().replace("guide-hub card 1:", "guide-hub card 9:"))
+    card.write_text(card.read_text().replace(f"guide-hub card {FORMAT}:", "guide-hub card 9:"))
     assert statuses(story.first)["card"] == "unchecked"
     assert "record by 0.9.0" in detail(story.first, "card")
 

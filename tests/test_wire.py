@@ -11,12 +11,13 @@ import torch
 import wire
 from loopback_hub import LoopbackHub
 
-from guide_hub import pipeline
+from guide_hub import pipeline, record
 from guide_hub.audit import audit
 from guide_hub.cli import audit as audit_cli
 from guide_hub.faces import crops
 from guide_hub.faces.registry import load_identity
 from guide_hub.inversion import Inverter
+from guide_hub.ledger import Ledger
 from guide_hub.pipeline import erase
 from guide_hub.purge import carry_out, make_plan
 from guide_hub.request import load_request
@@ -74,6 +75,11 @@ def test_nothing_of_a_person_goes_over_the_wire(
         (person,) = load_request(request).identities
         secrets += wire.of_photo(person.images[0].path)
     assert len(latents) == 9  # of each of three people: latent, and two embeddings
+    base = record.file_sha256(tmp_path / "model" / "model.safetensors")
+    kept = Ledger(tmp_path / "state", base, record.find_keys(tmp_path / "state")).entries()
+    assert [entry.request_id for entry in kept] == ["req-1", "req-2", "req-3"]
+    for entry in kept:  # the surrogates too
+        latents += [t.numpy() for t in (entry.w_u, entry.w_t, entry.embeddings)]
     for values in latents:
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         secrets += [flat[:4].tobytes(), flat[-4:].tobytes(), flat[:4].astype(np.float16).tobytes()]

@@ -12,6 +12,7 @@ from guide_hub.version import __version__
 
 COMMANDS = {
     "erase": "Take the people of a request out of a model.",
+    "rebuild": "Make an erased model anew without one erasure.",
     "check": "Check a request and its photos.",
     "invert": "How well a model shows a request's people.",
     "push": "Push a finished output folder in one commit.",
@@ -69,7 +70,8 @@ def main() -> None:
         except BaseException as error:  # the one place where errors turn into exit codes
             if isinstance(error, BrokenPipeError):
                 raise
-            sys.exit(output.explain(error, as_json="--json" in words, resumable="erase" in words[:1]))
+            resumable = words[:1] in (["erase"], ["rebuild"])
+            sys.exit(output.explain(error, as_json="--json" in words, resumable=resumable))
     except BrokenPipeError:  # whoever read stdout has enough, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -103,6 +103,12 @@ def figures(report: Report) -> None:
                 f"{e.verified_after:.0%}", others, e.result,
             )  # fmt: skip
         console.print(table)
+    for old in report.earlier:
+        console.print(
+            f"earlier {old.request_id}.{old.identity_id}: now {old.now:.2f}, line {old.threshold:.2f}, "
+            f"views {old.verified_now:.0%}, {old.result}",
+            soft_wrap=True,
+        )
     if report.retained:
         console.print(
             f"others: still themselves in {report.retained.verified:.0%} of the views of "

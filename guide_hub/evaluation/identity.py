@@ -56,6 +56,12 @@ def likeness(photos: Tensor, views: Tensor, threshold: float) -> Likeness:
 
 
 @torch.no_grad()
+def embed(judge: IdentityEncoder, photos: Tensor) -> Tensor:
+    """Unit embeddings [P, E] of photos [P, 3, H, W], one at a time."""
+    return torch.cat([judge(photo) for photo in photos.split(1)])
+
+
+@torch.no_grad()
 def measure_person(
     source: EG3D,
     erased: EG3D,
@@ -68,9 +74,23 @@ def measure_person(
 ) -> PersonMeasure:
     """photos [P, 3, H, W], of which the first `fitted` found the erased latent ws[0]; each other one has its
     own in ws [1 + P - fitted, num_ws, w_dim]. Cameras c [V, 25]."""
-    real = torch.cat([judge(photo) for photo in photos.split(1)])
+    return measure_embedded(source, erased, judge, embed(judge, photos), ws, c, threshold, fitted)
+
+
+@torch.no_grad()
+def measure_embedded(
+    source: EG3D,
+    erased: EG3D,
+    judge: IdentityEncoder,
+    real: Tensor,
+    ws: Tensor,
+    c: Tensor,
+    threshold: float,
+    fitted: int = 1,
+) -> PersonMeasure:
+    """`measure_person` from the photos' embeddings `real` [P, E]."""
     before, after = (embed_views(model, ws, c, judge) for model in (source, erased))
-    others = len(photos) > fitted
+    others = len(real) > fitted
     return PersonMeasure(
         before=likeness(real[:fitted], before[:1], threshold),
         after=likeness(real[:fitted], after[:1], threshold),

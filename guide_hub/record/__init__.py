@@ -14,10 +14,12 @@ from guide_hub.record.card import (
 from guide_hub.record.commitments import commit, find_key, find_keys, keep_apart, load_key, matches
 from guide_hub.record.folder import check_sums, digests, file_sha256, read_sums, write_sums
 from guide_hub.record.record import (
+    Again,
     Base,
     Erasure,
     Held,
     Metrics,
+    Rebuilt,
     Record,
     Retained,
     amended_digests,
@@ -35,11 +37,13 @@ from guide_hub.record.record import (
 )
 
 __all__ = [
+    "Again",
     "Base",
     "CardInfo",
     "Erasure",
     "Held",
     "Metrics",
+    "Rebuilt",
     "Record",
     "Retained",
     "amended_digests",

@@ -20,7 +20,7 @@ from guide_hub.errors import InputError
 from guide_hub.record.record import Record, overall, parse_record, to_bytes
 from guide_hub.version import __version__
 
-FORMAT = 1  # of the text below: another number where any of its words change, which a golden file tells
+FORMAT = 2  # of the text below: another number where any of its words change, which a golden file tells
 GENERATED = "<!-- guide-hub card {}: from erasure_record.json; edit between the notes markers only -->"
 NOTES_START = "<!-- guide-hub: your own notes start here; they are kept -->"
 NOTES_END = "<!-- guide-hub: your own notes end here -->"
@@ -440,7 +440,7 @@ def _erasures(record: Record) -> str:
             + [held_out, _share(m.get("verifiedAfter")), e["result"]]
         )
     return (
-        f"## Erasures\n\n{table(head, rows)}\n\n"
+        f"## Erasures\n\n{table(head, rows)}\n\n{_withdrawn(record)}"
         "Similarity is the mean cosine between the person's photos and the model's pictures, by a face "
         "recogniser that the training did not use; lower is better, and under the threshold a picture is not "
         "taken for the person. *now* is measured on the weights in this repository, after all erasures; – "
@@ -449,6 +449,18 @@ def _erasures(record: Record) -> str:
         "Request and identity ids are **pseudonyms** that the maintainer chose. The commitment to each "
         "person's photos in `erasure_record.json` is keyed: it says nothing to those without the "
         "maintainer's key."
+    )
+
+
+def _withdrawn(record: Record) -> str:
+    if "rebuilt" not in record["predicate"]:
+        return ""
+    w = record["predicate"]["rebuilt"]["withdrawn"]
+    reason = f", reason {code(w['reason'])}" if "reason" in w else ""
+    return (
+        f"**Withdrawn** on {w['withdrawnOn']}: identity {code(w['identityId'])} of request "
+        f"{code(w['requestId'])}{reason}. The model was built anew from its base without that erasure, so it "
+        "shows that person as the base does.\n\n"
     )
 
 
@@ -501,8 +513,8 @@ def _limits(record: Record) -> str:
         "**Comparing this model with its base points at what was changed**: the latents where the two differ "
         "most lie near the erased people. Fewer, larger releases give less away than one for each person.",
         "Fine-tuning, related to the person or not, may bring a likeness back; so may a later erasure. "
-        "Within a run, earlier people are measured again on the final weights (*now*); a dash means that "
-        "nobody did.",
+        "Earlier people are measured again on the final weights (*now*) where the maintainer still can; a "
+        "dash means that nobody did.",
     ]
     if "white-box-re-inversion-not-tested" in p["limitations"]:
         points.append(

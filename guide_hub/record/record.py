@@ -84,6 +84,28 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A carried erasure on the new weights: `now` as in `Metrics`; whether the gate still holds."""
+
+    now: float
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """Why a model was built anew from its original: one erasure of the record `replaces` was withdrawn.
+
+    `replaces`: that record's SHA-256. `reason`: a code, such as `wrong-person`; no prose.
+    """
+
+    replaces: str
+    request_id: str
+    identity_id: str
+    on: datetime.date
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Erasure:
     """One erased identity as the public may see it; `ground` and `received_on` only if published."""
 
@@ -154,12 +176,22 @@ def _erasure(erasure: Erasure, sequence: int) -> dict[str, Any]:
     )
 
 
-def _carried(old: Mapping[str, Any], now: float | None) -> dict[str, Any]:
-    """An older erasure with its similarity on the new weights; it fails where that is too high."""
+def _rebuilt(r: Rebuilt | None) -> dict[str, Any] | None:
+    if r is None:
+        return None
+    return {
+        "replacesRecord": {"digest": {"sha256": r.replaces}},
+        "withdrawn": _given(
+            requestId=r.request_id, identityId=r.identity_id, withdrawnOn=r.on.isoformat(), reason=r.reason
+        ),
+    }
+
+
+def _carried(old: Mapping[str, Any], again: Again | None) -> dict[str, Any]:
+    """An older erasure with its similarity on the new weights; it fails where the gate no longer holds."""
     new = copy.deepcopy(dict(old))
-    figures = new["metrics"]["id"]
-    figures["now"] = _round(now)
-    if now is not None and now > figures["threshold"]:
+    new["metrics"]["id"]["now"] = _round(again.now) if again is not None else None
+    if again is not None and not again.holds:
         new["result"] = "FAILED"
     return new
 
@@ -187,7 +219,8 @@ def build_record(
     recipe_name: str | None = None,
     retained: Retained | None = None,
     previous: bytes | None = None,
-    remeasured: Mapping[tuple[str, str], float] | None = None,
+    remeasured: Mapping[tuple[str, str], Again] | None = None,
+    rebuilt: Rebuilt | None = None,
     prior_revisions: PriorRevisions = "reachable",
     limitations: Sequence[str] = LIMITATIONS,
 ) -> Record:
@@ -198,7 +231,8 @@ def build_record(
         erasures: this run's, in order. They follow those of `previous`.
         environment: `python`, `torch` (versions) and `device` (cpu, cuda or mps).
         previous: bytes of the record in the base model. Its erasures are carried over, its digest chained.
-        remeasured: `now` of carried erasures by (request id, identity id); those not named become null.
+        remeasured: carried erasures by (request id, identity id); `now` of those not named becomes null.
+        rebuilt: of a model built anew, which has no `previous`: what was left out.
 
     Raises:
         ValueError: a value is not finite, or a field would not be public (a bug of the caller).
@@ -223,6 +257,7 @@ def build_record(
             ),
             base=_given(uri=base.uri, revision=base.revision, digest={"sha256": base.sha256}),
             previousRecord={"digest": {"sha256": sha256(previous)}} if previous is not None else None,
+            rebuilt=_rebuilt(rebuilt),
             erasures=carried + [_erasure(e, start + i) for i, e in enumerate(erasures)],
             retained=_retained(retained),
             environment=dict(environment),

@@ -1,0 +1,250 @@
+"""The people whom a model has lost before: what the ledger knows of them, and what a run adds to it.
+
+A run that continues a record rehearses its people (`memories`) and measures them again (`measure`), as far
+as the ledger of this machine has them. What it does not have is no reason to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guide_hub import hub
+from guide_hub import record as records
+from guide_hub.errors import HubError, InputError
+from guide_hub.ledger import Entry, Ledger
+from guide_hub.report import EarlierReport, ErasureReport, IdentityFigures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from guide_hub.eg3d import EG3D
+    from guide_hub.faces.identity import IdentityEncoder
+    from guide_hub.modes import Memory
+    from guide_hub.recipe import Gate, Recipe
+
+MODEL = "model"  # in an entry's `extra`: SHA-256 of the weights that its run left
+DIGEST = "recipe_sha256"  # the recipe's digest
+MAX_LINKS = 1000
+_LEDGERS = "[0-9a-f]" * 64
+
+Id = tuple[str, str]  # request and identity
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Those who are on a model's record. `base_sha256`: the weights of the original, which name the ledger.
+
+    `known` are in the ledger, in the order of the record; `lost` are not.
+    """
+
+    base_sha256: str
+    known: tuple[Entry, ...] = ()
+    lost: tuple[Id, ...] = ()
+
+
+def recall(state: Path, record: bytes | None, weights_sha256: str, recipe_digest: str, seed: int) -> Earlier:
+    """What the ledgers under `state` know of the people on `record`, that of the model to be changed.
+
+    Raises InputError for a ledger that can't be opened: another key, damaged, open to others.
+    """
+    if record is None:
+        open_ledger(state, weights_sha256).check()
+        return Earlier(weights_sha256)
+    base = _base_sha256(state, record, weights_sha256)
+    entries = open_ledger(state, base).entries()
+    known, lost = [], []
+    for erasure in records.older(record):
+        person = (erasure["requestId"], erasure["identityId"])
+        found = [e for e in entries if id_of(e) == person]
+        same = [e for e in found if (e.extra.get(DIGEST), e.seed) == (recipe_digest, seed)]
+        if found:
+            known.append((same or found)[-1])
+        else:
+            lost.append(person)
+    return Earlier(base, tuple(known), tuple(lost))
+
+
+def open_ledger(state: Path, base_sha256: str) -> Ledger:
+    """The ledger of an original, under all keys that are here."""
+    return Ledger(state, base_sha256, records.find_keys(state))
+
+
+def id_of(entry: Entry) -> Id:
+    return entry.request_id, entry.identity_id
+
+
+def original(record: bytes) -> records.Base:
+    """The model at the beginning of a record's chain, before the first erasure.
+
+    Raises InputError or HubError where an earlier record is not to be had: purged, or of a folder.
+    """
+    statement = records.parse_record(record)
+    for _ in range(MAX_LINKS):
+        said, link = statement["predicate"]["base"], statement["predicate"].get("previousRecord")
+        base = records.Base(said["uri"], said["digest"]["sha256"], said.get("revision"))
+        if link is None:
+            return base
+        if not base.uri.startswith("hf://"):
+            raise InputError("an earlier model was a folder, which the record cannot find")
+        older = hub.read_file(base.uri.removeprefix("hf://"), records.record.FILE, base.revision)
+        if older is None or link["digest"]["sha256"] != records.sha256(older):
+            raise InputError("an earlier record is not the one that its successor continues")
+        statement = records.parse_record(older)
+    raise InputError("the chain of records does not end")
+
+
+def _base_sha256(state: Path, record: bytes, weights_sha256: str) -> str:
+    """The original's weights: as the chain says; where it is cut, of the ledger that knows the model."""
+    try:
+        return original(record).sha256
+    except (InputError, HubError):
+        for folder in sorted(state.glob(_LEDGERS)):
+            entries = open_ledger(state, folder.name).entries()
+            if any(entry.extra.get(MODEL) == weights_sha256 for entry in entries):
+                return folder.name
+        return weights_sha256
+
+
+def memories(entries: Iterable[Entry]) -> list[Memory]:
+    """The entries as a sequence takes them, on the CPU."""
+    from guide_hub.modes import Memory
+
+    return [Memory(e.w_u, e.w_t, e.basis or {}) for e in entries]
+
+
+def mode_of(recipe: Recipe) -> str:
+    """How the recipe's sequence treats those who went before."""
+    mode: str = recipe.to_dict().get("sequence", {}).get("mode", "replay")
+    return mode
+
+
+def rehearses(recipe: Recipe) -> bool:
+    """Whether a run by `recipe` takes the earlier people in again."""
+    mode = mode_of(recipe)
+    return mode != "chain" and (mode != "replay" or bool(recipe.replay.weight and recipe.replay.per_step))
+
+
+def fingerprint(entries: Iterable[Entry], anew: bool = False) -> str | None:
+    """Of what a run takes from the entries; None where there are none. Private, as they are.
+
+    `anew`: of what an erasure that is done again takes, not of what it leaves.
+    """
+    import torch
+
+    found = hashlib.sha256()
+    entries = list(entries)
+    for e in entries:
+        left = {} if anew else {"w_t": e.w_t, **(e.basis or {})}
+        tensors = {"w_u": e.w_u, **left}
+        found.update(repr([id_of(e), e.seed, e.mode, [*tensors]]).encode())
+        for tensor in tensors.values():
+            if tensor is not None:
+                found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest() if entries else None
+
+
+def judge_name(name: str, weights_sha256: str) -> str:
+    """A judge as entries name it: two are one where the weights are. No path."""
+    return f"{name.partition(':')[0]} sha256:{weights_sha256}"
+
+
+def measurable(entry: Entry, judge: str) -> bool:
+    """Whether the entry's people can be measured by the judge of that `judge_name`."""
+    return entry.judge == judge and entry.w_u is not None and entry.embeddings is not None
+
+
+def points_of(entry: Entry) -> Tensor:
+    """Where an entry's person is measured: `w_u`, then the held-out photos' latents."""
+    import torch
+
+    assert entry.w_u is not None
+    return entry.w_u if entry.points is None else torch.cat([entry.w_u, entry.points])
+
+
+def measure(
+    earlier: Earlier,
+    student: EG3D,
+    judge: IdentityEncoder,
+    name: str,
+    cameras: Tensor,
+    gate: Gate,
+    sequence: dict[Id, int],
+) -> list[EarlierReport]:
+    """Those who can be measured, on the final weights, from the embeddings that the ledger keeps.
+
+    `name`: the judge's `judge_name`. `sequence`: each one's number on the record.
+    """
+    from guide_hub.evaluation.identity import likeness
+    from guide_hub.evaluation.views import embed_views
+
+    reports = []
+    for e in earlier.known:
+        if not measurable(e, name):
+            continue
+        assert e.embeddings is not None
+        views = embed_views(student, points_of(e).to(cameras.device), cameras, judge)
+        photos = e.embeddings.to(cameras.device)
+        now = likeness(photos[: e.fitted], views[:1], e.threshold)
+        gone, others = now.verified <= gate.erased_views_max, None
+        if len(photos) > e.fitted:
+            others = likeness(photos[e.fitted :], views[1:], e.threshold)
+            gone = gone and others.verified <= gate.held_out_views_max
+        reports.append(
+            EarlierReport(
+                e.request_id, e.identity_id, sequence[id_of(e)], e.threshold, now.cosine, now.verified,
+                others.cosine if others else None, others.verified if others else None,
+                "PASSED" if gone else "FAILED",
+            )
+        )  # fmt: skip
+    return reports
+
+
+@dataclass(frozen=True)
+class Made:
+    """What this run's entries have in common. `judge` as in `judge_name`; `model`: its weights' SHA-256."""
+
+    recipe: Recipe
+    seed: int
+    judge: str
+    model: str
+
+
+def entry(
+    erasure: ErasureReport, memory: Memory, points: Tensor, faces: Tensor, fitted: int, made: Made
+) -> Entry:
+    """The ledger's entry of one identity of this run.
+
+    points [1 + H, num_ws, w_dim]: the erased latent and the held-out photos'; faces [fitted + H, D]: the
+    judge's embeddings of the photos. A mode that stores no person keeps neither.
+    """
+    stores = memory.w_u is not None
+    figures: IdentityFigures = erasure.id
+    return Entry(
+        erasure.request_id,
+        erasure.identity_id,
+        erasure.sequence,
+        made.seed,
+        made.recipe.to_yaml(),
+        mode_of(made.recipe),
+        made.judge,
+        figures.threshold,
+        fitted,
+        w_u=memory.w_u,
+        w_t=memory.w_t,
+        points=points[1:] if stores and len(points) > 1 else None,
+        embeddings=faces if stores else None,
+        basis=memory.tensors or None,
+        extra={MODEL: made.model, DIGEST: made.recipe.digest()},
+    )
+
+
+def add(state: Path, base_sha256: str, entries: Sequence[Entry]) -> None:
+    """Seals the entries; those of the same identities are replaced. InputError: the disk is full, say."""
+    records.load_key(state)
+    ledger = open_ledger(state, base_sha256)
+    for new in entries:
+        ledger.add(new)
