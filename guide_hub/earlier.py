@@ -116,16 +116,10 @@ def memories(entries: Iterable[Entry]) -> list[Memory]:
     return [Memory(e.w_u, e.w_t, e.basis or {}) for e in entries]
 
 
-def mode_of(recipe: Recipe) -> str:
-    """How the recipe's sequence treats those who went before."""
-    mode: str = recipe.to_dict().get("sequence", {}).get("mode", "replay")
-    return mode
-
-
 def rehearses(recipe: Recipe) -> bool:
     """Whether a run by `recipe` takes the earlier people in again."""
-    mode = mode_of(recipe)
-    return mode != "chain" and (mode != "replay" or bool(recipe.replay.weight and recipe.replay.per_step))
+    mode, replay = recipe.sequence.mode, recipe.replay
+    return mode in ("joint", "merge") or (mode == "replay" and bool(replay.weight and replay.per_step))
 
 
 def fingerprint(entries: Iterable[Entry], anew: bool = False) -> str | None:
@@ -229,7 +223,7 @@ def entry(
         erasure.sequence,
         made.seed,
         made.recipe.to_yaml(),
-        mode_of(made.recipe),
+        made.recipe.sequence.mode,
         made.judge,
         figures.threshold,
         fitted,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -158,8 +158,9 @@ LARGE = ("tiny", "full512")
 # ----------------------------------------------------------------------------
 # Rows
 
-ENOUGH = {"check_every": 5, "enough": 0.1}  # heads-fast's own end
-FAST = dict(rays=32, pool=20, **ENOUGH)
+HEADS_FAST = load_recipe("heads-fast")
+FAST = {part: asdict(getattr(HEADS_FAST, part)) for part in ("optim", "bystanders", "speed")}
+ENOUGH = {"check_every": HEADS_FAST.speed.check_every, "enough": HEADS_FAST.speed.enough}
 SUM = {"full512": 24.0}  # five graphs at once: estimated, one of them measured 4.6
 
 ROWS = (
@@ -177,7 +178,7 @@ ROWS = (
     Row("step", "ours-pool", "ours, the teacher's pictures kept", ALL, changes={"speed": {"pool": 2}}),
     Row(
         "step", "heads-fast", "ours, recipe `heads-fast`: kept, and half the rays", ("builtin",),
-        changes={"speed": {"pool": 2, "rays": FAST["rays"]}},
+        changes={**FAST, "speed": {**FAST["speed"], "pool": 2}},
     ),
     Row("erasure", "released", "released structure, plain operations, all steps", TRAINED, "released", True),
     Row(
@@ -190,7 +191,7 @@ ROWS = (
         "erasure", "ours-enough", "ours, all draws new, ended by our check", TRAINED,
         changes={"speed": ENOUGH},
     ),
-    Row("erasure", "heads-fast", "ours, recipe `heads-fast`", ("builtin",), changes={"speed": FAST}),
+    Row("erasure", "heads-fast", "ours, recipe `heads-fast`", ("builtin",), changes=FAST),
     Row(
         "inversion", "w-avg", "optimisation from w_avg, plain operations", ALL, plain=True,
         changes={"inversion": {"backend": "optimize"}},

@@ -49,7 +49,7 @@ STOP = {"check_every": 5, "enough": 0.1}
 POOL = {"pool": 20, **STOP}
 RAYS = {"rays": 32, **POOL}
 KEEP = {"speed": RAYS, "bystanders": {"identity": 0.2}}
-LARGE = {**KEEP, "optim": {"lr": 5e-3}}
+LARGE = {**KEEP, "optim": {"lr": 3e-3}}
 
 
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
@@ -63,7 +63,7 @@ RUNGS = [
     Rung("pool", "+ the draws come round after 20 steps", {"speed": POOL}),
     Rung("rays-32", "+ half the rays a side", {"speed": RAYS}),
     Rung("keep", "+ L_global sees identity", KEEP),
-    Rung("large", "+ steps of five times the size", LARGE),
+    Rung("large", "+ steps of three times the size", LARGE),
     Rung("heads-fast", "+ enough is a cosine of 0.3", fast()),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
