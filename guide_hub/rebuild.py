@@ -320,12 +320,12 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             plan.original, plan.origin.sha256, teacher, judge, names.identity_judge, recipe, progress
         )
 
-        def measure(k: int, student: EG3D) -> PersonMeasure:
-            entry = plan.entries[k]
+        def measure(first: int, k: int, student: EG3D) -> PersonMeasure:
+            entry = plan.entries[first + k]
             assert entry.embeddings is not None
             faces = entry.embeddings.to(device)
             return measure_embedded(
-                teacher, student, judge, faces, points[k], cameras, threshold, entry.fitted
+                teacher, student, judge, faces, points[first + k], cameras, threshold, entry.fitted
             )
 
         student = EG3D.from_pretrained(str(plan.original.folder)).to(device).eval()
@@ -353,7 +353,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             sequence.run(
                 [".".join(earlier.id_of(e)) for e in part],
                 [ws[:1] for ws in points[first : first + len(part)]],
-                lambda k, model, first=first: measure(first + k, model),  # type: ignore[misc]
+                partial(measure, first),
                 saved,
             )
             before += sequence.memories
@@ -361,7 +361,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
         student.requires_grad_(False)
 
         progress.stage("measuring everybody on the final weights")
-        final = [measure(k, student) for k in range(len(plan.entries))]
+        final = [measure(0, k, student) for k in range(len(plan.entries))]
         people = LatentSpace(teacher).random(
             recipe.gate.retained_people,
             torch.Generator().manual_seed(pipeline.RETAINED_SEED + plan.options.seed),
