@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
-from guide_hub.guide.latents import bystanders
+from guide_hub.guide.latents import outside
 from guide_hub.modes.base import Mode, Setup
 from guide_hub.modes.subspace import directions
 
 SAMPLES = 8  # gradients behind a saliency
+POOL = 512  # random latents that others are taken from
 SMALLEST = 1e-30  # in place of a divisor of 0
 
 
@@ -77,10 +78,11 @@ class Project(Mode):
         return total
 
     def _others(self, k: int) -> list[Erasure]:
+        """Random people, from outside the person's ball as far as there are any."""
         eraser, rng = self.eraser, torch.Generator().manual_seed(step_seed(self.seed, self.number(k), -8))
-        w = bystanders(
-            eraser.space, SAMPLES, [self.erasures[k].w_u], eraser.alpha_max, rng, self.recipe.target.norm
-        )
+        w = eraser.space.random(POOL, rng)
+        away = outside(w, [self.erasures[k].w_u], eraser.alpha_max, self.recipe.target.norm)
+        w = torch.cat([w[away], w[~away]])[:SAMPLES]
         return [eraser.target(w_r, seed=i) for i, w_r in enumerate(w.split(1))]
 
     def _begin_steps(self) -> None:
