@@ -7,6 +7,7 @@ the span of the earlier erasures' gradients.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -28,9 +29,9 @@ class Project(Mode):
     surrogates in the same way: L_global itself is near its minimum there. The top `salient` share of all
     numbers is trained.
 
-    Snapshots of the whole loss's masked gradient, twice `rank` a stage, give the erasure's basis; bases merge
-    to `rank` directions again, each erasure with the same total energy. The projection is within the mask
-    (ours), onto what is orthogonal there: so the change keeps to both.
+    Snapshots of the whole loss's masked gradient, at most twice `rank` a stage, give the erasure's basis;
+    bases merge to `rank` directions again, each erasure with the same total energy. The projection is within
+    the mask (ours), onto what is orthogonal there: so the change keeps to both.
 
     A memory holds `mask` [P] (which of all P trained numbers), `basis` [r, M] and `energy` [r] over the M of
     the mask, `saliency` [P] (F_i). That is 4 r M + 5 P bytes. The merged basis takes 4 `rank` P, on the CPU.
@@ -46,7 +47,7 @@ class Project(Mode):
         missing = sum("basis" not in memory.tensors for memory in self.earlier)
         if missing:
             setup.warn(f"nothing keeps {missing} people of earlier runs erased: they left no gradients")
-        self.every = max(1, self.recipe.optim.iterations // (2 * self.options.rank))
+        self.every = math.ceil(self.recipe.optim.iterations / (2 * self.options.rank))
 
     # Before the first step
 
