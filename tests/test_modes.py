@@ -29,7 +29,7 @@ from guide_hub.guide.latents import outside
 from guide_hub.interrupt import Stopper
 from guide_hub.latents import LatentSpace
 from guide_hub.merge import ties
-from guide_hub.modes import MODES, Memory, neighbours
+from guide_hub.modes import MODES, Memory, neighbours, project
 from guide_hub.modes.deidentify import Deidentifier, surrogate, train
 from guide_hub.modes.subspace import directions
 from guide_hub.orbit import orbit_label
@@ -124,6 +124,11 @@ def run(
         warnings=warnings,
         bits=bits(student),
     )
+
+
+@pytest.fixture(autouse=True)
+def _few_samples(monkeypatch):
+    monkeypatch.setattr(project, "SAMPLES", 2)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +227,7 @@ def killed_runs(folder: str, jobs: list[tuple[str, int, list[int]]]) -> None:
 
     Every life is a process of its own: a fork of this one, which has not computed anything yet.
     """
-    running.SAVE_EVERY = 1
+    running.SAVE_EVERY, project.SAMPLES = 1, 2
     torch.optim.Adam(generator().parameters())  # imports half of torch: once, for all forks
     found = []
     for mode, steps, lives in jobs:

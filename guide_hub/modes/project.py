@@ -7,17 +7,19 @@ the span of the earlier erasures' gradients.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
-from guide_hub.guide.latents import bystanders
+from guide_hub.guide.latents import outside
 from guide_hub.modes.base import Mode, Setup
 from guide_hub.modes.subspace import directions
 
 SAMPLES = 8  # gradients behind a saliency
+POOL = 512  # random latents that others are taken from
 SMALLEST = 1e-30  # in place of a divisor of 0
 
 
@@ -27,9 +29,9 @@ class Project(Mode):
     surrogates in the same way: L_global itself is near its minimum there. The top `salient` share of all
     numbers is trained.
 
-    Snapshots of the whole loss's masked gradient, twice `rank` a stage, give the erasure's basis; bases merge
-    to `rank` directions again, each erasure with the same total energy. The projection is within the mask
-    (ours), onto what is orthogonal there: so the change keeps to both.
+    Snapshots of the whole loss's masked gradient, at most twice `rank` a stage, give the erasure's basis;
+    bases merge to `rank` directions again, each erasure with the same total energy. The projection is within
+    the mask (ours), onto what is orthogonal there: so the change keeps to both.
 
     A memory holds `mask` [P] (which of all P trained numbers), `basis` [r, M] and `energy` [r] over the M of
     the mask, `saliency` [P] (F_i). That is 4 r M + 5 P bytes. The merged basis takes 4 `rank` P, on the CPU.
@@ -45,7 +47,7 @@ class Project(Mode):
         missing = sum("basis" not in memory.tensors for memory in self.earlier)
         if missing:
             setup.warn(f"nothing keeps {missing} people of earlier runs erased: they left no gradients")
-        self.every = max(1, self.recipe.optim.iterations // (2 * self.options.rank))
+        self.every = math.ceil(self.recipe.optim.iterations / (2 * self.options.rank))
 
     # Before the first step
 
@@ -77,10 +79,11 @@ class Project(Mode):
         return total
 
     def _others(self, k: int) -> list[Erasure]:
+        """Random people, from outside the person's ball as far as there are any."""
         eraser, rng = self.eraser, torch.Generator().manual_seed(step_seed(self.seed, self.number(k), -8))
-        w = bystanders(
-            eraser.space, SAMPLES, [self.erasures[k].w_u], eraser.alpha_max, rng, self.recipe.target.norm
-        )
+        w = eraser.space.random(POOL, rng)
+        away = outside(w, [self.erasures[k].w_u], eraser.alpha_max, self.recipe.target.norm)
+        w = torch.cat([w[away], w[~away]])[:SAMPLES]
         return [eraser.target(w_r, seed=i) for i, w_r in enumerate(w.split(1))]
 
     def _begin_steps(self) -> None:
