@@ -77,6 +77,16 @@ def test_targets(golden):
     close(ufo_target(w_u, w_avg, 30.0), golden["w_t_d30"])
 
 
+@pytest.fixture
+def one_thread():
+    """Several sum gradients in another order than the reference's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_two_steps(shared, golden, lpips_seeded, released):
     student, teacher = tiny2x(shared), tiny2x(shared)
     meta = json.loads((shared / "golden" / "guide_step" / "guide_step.json").read_text())["meta"]
@@ -123,7 +133,7 @@ def test_two_steps(shared, golden, lpips_seeded, released):
             error = (p.detach() - before[name]) - update
             off = error.abs() > RELATIVE * update.abs().max()
             # Adam's first step is the gradient's sign: where a gradient is all rounding, it may flip
-            assert int(off.sum()) <= max(1, 0.05 * off.numel()), name
+            assert int(off.sum()) <= max(1, 0.03 * off.numel()), name
             squared += torch.stack([error.square().sum(), update.square().sum()])
         assert (squared[0] / squared[1]).sqrt() < 1e-2
         assert all(torch.equal(a, b) for a, b in zip(frozen(student), frozen(teacher), strict=True))
