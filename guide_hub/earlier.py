@@ -183,15 +183,15 @@ def measure(
         views = embed_views(student, points_of(e).to(cameras.device), cameras, judge)
         photos = e.embeddings.to(cameras.device)
         now = likeness(photos[: e.fitted], views[:1], e.threshold)
-        gone, others = now.verified <= gate.erased_views_max, None
+        others = None
         if len(photos) > e.fitted:
             others = likeness(photos[e.fitted :], views[1:], e.threshold)
-            gone = gone and others.verified <= gate.held_out_views_max
+        held_out = others.verified if others else None
         reports.append(
             EarlierReport(
                 e.request_id, e.identity_id, sequence[id_of(e)], e.threshold, now.cosine, now.verified,
-                others.cosine if others else None, others.verified if others else None,
-                "PASSED" if gone else "FAILED",
+                others.cosine if others else None, held_out,
+                "PASSED" if gate.gone(now.verified, held_out) else "FAILED",
             )
         )  # fmt: skip
     return reports

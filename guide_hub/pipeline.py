@@ -332,11 +332,10 @@ def make_report(
     erasures = []
     first = len(plan.earlier) + 1
     for k, ((request_id, identity_id), then, now) in enumerate(zip(plan.ids, after, final, strict=True)):
-        gone = now.after.verified <= gate.erased_views_max
+        held_out = now.others_after.verified if now.others_after else None
         others = None
         if now.others_after is not None and now.others_before is not None:
             others = IdentityFigures(now.others_before.cosine, now.others_after.cosine, threshold)
-            gone = gone and now.others_after.verified <= gate.held_out_views_max
         erasures.append(
             ErasureReport(
                 request_id,
@@ -347,8 +346,8 @@ def make_report(
                 now.guide,
                 now.after.verified,
                 others,
-                now.others_after.verified if now.others_after else None,
-                "PASSED" if gone and kept else "FAILED",
+                held_out,
+                "PASSED" if kept and gate.gone(now.after.verified, held_out) else "FAILED",
             )
         )
     return dataclasses.replace(

@@ -213,6 +213,10 @@ class Gate:
     retained_people: int = _option(100, low=1, high=100_000)
     views: int = _option(11, low=1, high=1000)
 
+    def gone(self, own: float, held_out: float | None) -> bool:
+        """Whether so few of a person's views are still verified, and of those of held-out photos."""
+        return own <= self.erased_views_max and (held_out or 0.0) <= self.held_out_views_max
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -12,6 +12,7 @@ import torch
 import yaml
 from eg3d_golden import seeded, tiny2x
 from safetensors.torch import load_file
+from tiny_erasure import Pixels
 from tiny_erasure import config as tiny_config
 
 from guide_hub.eg3d import EG3D
@@ -241,21 +242,6 @@ def test_local_weights_default_to_the_release():
 
 # ----------------------------------------------------------------------------
 # On a tiny random model, with a network that has nothing to load
-
-
-class Pixels:
-    """In place of both networks: a distance and an embedding of the small picture."""
-
-    def __call__(self, a, b=None):
-        if b is None:
-            return torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(a, 16).flatten(1), dim=1)
-        return (a - b).square().flatten(1).mean(1)
-
-    def features(self, images):
-        return [images]
-
-    def distance(self, a, b):
-        return self(a[0], b[0])
 
 
 @pytest.fixture

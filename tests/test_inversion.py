@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_erasure import Pixels
 from tiny_erasure import config as tiny_config
 
 from guide_hub.eg3d import EG3D
@@ -23,15 +24,6 @@ from guide_hub.networks import choose
 from guide_hub.people import Subject, refuse_unshown
 from guide_hub.recipe import Inversion, Networks, Recipe
 from guide_hub.request import Identity, Photo
-
-
-class Pixels:
-    """In place of both networks: a distance and an embedding of the small picture."""
-
-    def __call__(self, a, b=None):
-        if b is None:
-            return torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(a, 16).flatten(1), dim=1)
-        return (a - b).square().flatten(1).mean(1)
 
 
 def options(backend="auto", **given):

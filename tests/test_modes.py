@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import tiny_erasure as tiny
 import torch
+from tiny_erasure import Pixels
 
 from guide_hub import sequence as running
 from guide_hub.checkpoint import Checkpoint
@@ -38,21 +39,6 @@ from guide_hub.sequence import Sequence
 
 STEPS = 3
 SMALL = {"rank": 2, "per_step": 2, "surrogate_steps": 2}
-
-
-class Pixels:
-    """In place of both networks of the loss: a distance and an embedding of the small picture."""
-
-    def __call__(self, a, b=None):
-        if b is None:
-            return torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(a, 16).flatten(1), dim=1)
-        return (a - b).square().flatten(1).mean(1)
-
-    def features(self, images):
-        return [images]
-
-    def distance(self, a, b):
-        return self(a[0], b[0])
 
 
 class Dies(BaseException):

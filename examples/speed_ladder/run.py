@@ -88,15 +88,14 @@ class Bench:
             self.source, student, nets.identity_judge, photos, ws, self.cameras, self.threshold
         )
         retained, distance = self._retained(student, seed)
-        gone = measure.after.verified <= self.gate.erased_views_max
         others = measure.others_after.verified if measure.others_after else None
-        gone = gone and (others or 0.0) <= self.gate.held_out_views_max
+        gone = self.gate.gone(measure.after.verified, others)
         return {
             "person": index, "seed": seed, "steps": steps, "cpu_s": round(cpu, 2), "wall_s": round(wall, 2),
             "verified": measure.after.verified, "others_verified": others,
             "id": round(measure.guide, 4), "held_out_photos": len(shown) - 1,
             "retained": retained, "retained_lpips": round(distance, 5),
-            "passed": bool(gone and retained >= self.gate.retained_min),
+            "passed": gone and bool(retained >= self.gate.retained_min),
         }  # fmt: skip
 
     @torch.no_grad()

@@ -74,7 +74,8 @@ def command(
 
 
 def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
-    """A plan for people: one line a subject."""
+    """A plan for people."""
+    from guide_hub.cli import output
     from guide_hub.cli.audit import size
 
     shown = dict(plan)
@@ -85,11 +86,7 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     shown["licence"] = ", ".join(plan["licence"].values())
     shown["other_weights"] = ", ".join(plan["other_weights"]) or "none"
     shown["warnings"] = "; ".join(plan["warnings"]) or "none"
-    for key, value in shown.items():
-        text = "-" if value is None else value
-        if isinstance(value, bool):
-            text = "yes" if value else "no"
-        yield f"{key.replace('_', ' ')}: {text}"
+    return output.subject_lines(shown)
 
 
 def _time(time: dict[str, Any] | None) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,6 +78,15 @@ def explain(error: BaseException, as_json: bool, resumable: bool = False) -> int
 def warn(problems: list[Problem]) -> None:
     for problem in problems:
         click.echo(f"warning: {problem}", err=True)
+
+
+def subject_lines(plan: Mapping[str, Any]) -> Iterator[str]:
+    """A plan for people: one line a subject."""
+    for key, value in plan.items():
+        text = "-" if value is None else value
+        if isinstance(value, bool):
+            text = "yes" if value else "no"
+        yield f"{key.replace('_', ' ')}: {text}"
 
 
 def figures(report: Report) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +54,10 @@ def command(repo: str, without: str, as_json: bool, quiet: bool, yes: bool, **se
     if as_json:
         output.write_json(report.to_dict())
     elif report.plan is not None:
-        for line in plan_lines(report.plan):
+        people = ", ".join(f"{p['request_id']}/{p['identity_id']}" for p in report.plan["identities"])
+        for line in output.subject_lines({**report.plan, "identities": people}):
             click.echo(line)
     elif report.status == "already_withdrawn":
         click.echo(f"{without} is withdrawn in this model's record; nothing to do")
     else:
         output.figures(report)
-
-
-def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
-    """A plan for people: one line a subject."""
-    people = ", ".join(f"{p['request_id']}/{p['identity_id']}" for p in plan["identities"])
-    for key, value in {**plan, "identities": people}.items():
-        text = "-" if value is None else value
-        if isinstance(value, bool):
-            text = "yes" if value else "no"
-        yield f"{key.replace('_', ' ')}: {text}"

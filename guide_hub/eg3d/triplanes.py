@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,11 +40,15 @@ class TriPlanes:
 
     def __init__(self, planes: Tensor, box_warp: float) -> None:
         self.planes, self.box_warp = planes, box_warp
-        self.rows = planes.permute(0, 1, 3, 4, 2).flatten(0, 3) if planes.device.type == "cpu" else None
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """One a place of a plane: [N * 3 * H * W, C]."""
+        return self.planes.permute(0, 1, 3, 4, 2).flatten(0, 3)
 
     def features(self, points: Tensor) -> Tensor:
         """Mean over the three planes of `sample_planes`, at points [N, P, 3]: [N, P, C]."""
-        if self.rows is None or (points.requires_grad and torch.is_grad_enabled()):
+        if self.planes.device.type != "cpu" or (points.requires_grad and torch.is_grad_enabled()):
             return sample_planes(self.planes, points, self.box_warp).mean(1)
         n, _, channels, height, width = self.planes.shape
         index, weights = _taps(project(points * (2 / self.box_warp)), height, width)
