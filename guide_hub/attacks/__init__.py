@@ -1,0 +1,1 @@
+"""Is the person really gone? Attacks on an erased model, one module each (shared seam: `base`)."""
