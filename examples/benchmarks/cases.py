@@ -161,6 +161,13 @@ LARGE = ("tiny", "full512")
 HEADS_FAST = load_recipe("heads-fast")
 FAST = {part: asdict(getattr(HEADS_FAST, part)) for part in ("optim", "bystanders", "speed")}
 ENOUGH = {"check_every": HEADS_FAST.speed.check_every, "enough": HEADS_FAST.speed.enough}
+GUIDE = load_recipe("guide")
+GUIDES = {  # the paper's weights, samples and step size; its distances are of another model
+    "optim": {"lr": GUIDE.optim.lr, "iterations": GUIDE.optim.iterations},
+    "adjacency": {"weight": GUIDE.adjacency.weight, "samples": GUIDE.adjacency.samples},
+    "bystanders": {"weight": GUIDE.bystanders.weight, "samples": GUIDE.bystanders.samples},
+    "speed": {**ENOUGH, "check_every": 25},
+}
 SUM = {"full512": 24.0}  # five graphs at once: estimated, one of them measured 4.6
 
 ROWS = (
@@ -190,6 +197,11 @@ ROWS = (
     Row(
         "erasure", "ours-enough", "ours, all draws new, ended by our check", TRAINED,
         changes={"speed": ENOUGH},
+    ),
+    Row(
+        "erasure", "released-settings", "released structure, plain operations, GUIDE's own weights, samples "
+        "and step size, at most its 1,000 steps, ended by our check", ("builtin",), "released", True,
+        changes=GUIDES,
     ),
     Row("erasure", "heads-fast", "ours, recipe `heads-fast`", ("builtin",), changes=FAST),
     Row(
