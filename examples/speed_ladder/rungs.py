@@ -66,6 +66,12 @@ RUNGS = [
     Rung("large", "+ steps of three times the size", LARGE),
     Rung("heads-fast", "+ enough is a cosine of 0.3", fast()),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
+    Rung("pool-10", "heads-fast, the draws come round after 10 steps", fast(pool=10)),
+    Rung(
+        "lean",
+        "pool-10, four bystanders a step in place of six",
+        {**fast(pool=10), "bystanders": {"identity": 0.2, "samples": 4, "weight": 12.0}},
+    ),
     Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
     Rung("settle", "heads-fast, 10 more steps, ever smaller", fast(), settle=10),
     Rung("raw", "heads-fast, losses before super-resolution", fast(rays=None), raw=True),

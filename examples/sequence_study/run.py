@@ -1,0 +1,223 @@
+"""Erases people one after the other by each mode, and measures after every one how all of them fare.
+
+    python run.py --people 10                                  # every mode, the first order
+    python run.py --people 20 --modes replay chain --seeds 3   # goes on where the ten ended
+    python run.py --table                                      # RESULTS.md and plots from results/
+
+A cell is one erasure with its row of the matrix, minutes long, stored when it ends; a killed run goes on
+where it stood, and a longer one goes on where a shorter one ended. `--cache` is private: it holds weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from guide_hub.checkpoint import Checkpoint
+from guide_hub.eg3d import EG3D
+from guide_hub.evaluation.identity import PersonMeasure
+from guide_hub.faces.registry import BUNDLE
+from guide_hub.guide.eraser import StepLosses
+from guide_hub.interrupt import stopping
+from guide_hub.recipe import Recipe
+from guide_hub.sequence import Sequence
+from lab import HERE, MARKS, Lab, make_eraser, peak_gib
+from modes import MODES
+from table import write_results
+
+RESULTS = HERE / "results"
+RECIPE = "heads-fast"
+BLOCKS = (20, 50)  # an order shuffles people inside these, so that the first 20 are the same in every order
+
+
+def order(seed: int) -> list[int]:
+    """Who goes when, of 50 people: as they are numbered under seed 0."""
+    rng, start, people = torch.Generator().manual_seed(seed), 0, list[int]()
+    for end in BLOCKS:
+        block = torch.randperm(end - start, generator=rng) if seed else torch.arange(end - start)
+        people += (block + start).tolist()
+        start = end
+    return people
+
+
+class Clock:
+    """The sequence's progress, as CPU seconds of each erasure with its preparation."""
+
+    def __init__(self) -> None:
+        self.steps, self.since, self.spent, self.whole = 0, time.process_time(), 0.0, True
+
+    def stage(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def start(self, identity: str, steps: int, done: int) -> None:
+        self.steps, self.whole = done, done == 0
+
+    def step(self, step: int, losses: StepLosses) -> None:
+        self.steps = step
+
+    def finish(self) -> None:
+        self.spent = time.process_time() - self.since
+
+    def begin(self) -> None:
+        """The next erasure begins now."""
+        self.since = time.process_time()
+
+
+class Study:
+    """One mode under one seed."""
+
+    def __init__(self, lab: Lab, mode: str, seed: int, people: int, cache: Path):
+        self.lab, self.mode, self.seed, self.clock = lab, mode, seed, Clock()
+        self.people = order(seed)[:people]
+        self.recipe: Recipe = MODES[mode](lab.recipe)
+        of_all = "" if self.folds else f"-{people}"  # such a mode has no weights on the way
+        self.file = RESULTS / f"{mode}{of_all}-seed{seed}.json"
+        alone = of_all if mode == "joint" else ""  # its one stage is of all N
+        self.checkpoint = Checkpoint(cache, f"{mode}{alone}-seed{seed}-{self.recipe.digest()[:12]}")
+        self.rows: list[dict[str, Any]] = self._stored()
+
+    @property
+    def folds(self) -> bool:
+        from guide_hub.modes import MODES as ALL
+
+        return ALL[self.recipe.sequence.mode].folds
+
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "model": self.lab.sha256,
+            "recipe": self.recipe.digest(),
+            "seed": self.seed,
+            "order": order(self.seed),
+        }
+
+    def _stored(self) -> list[dict[str, Any]]:
+        found = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        return found["rows"] if found.get("inputs") == self.inputs() else []
+
+    def run(self) -> None:
+        """Erases and measures whom the results lack."""
+        if self.rows and self.rows[-1]["k"] >= len(self.people):
+            return
+        student = EG3D.from_pretrained(str(BUNDLE)).eval()
+        nets = self.lab.networks
+        with stopping() as stopper:
+            sequence = Sequence(
+                student,
+                self.lab.source,
+                self.recipe,
+                nets,
+                self.seed,
+                self.checkpoint,
+                stopper,
+                self.clock,
+                {},
+            )
+            latents = [self.lab.subject(i).ws[:1] for i in self.people]
+            ids = [f"person-{i}" for i in self.people]
+            saved = self.checkpoint.load()
+            self.clock.begin()
+            sequence.run(ids, latents, self.measure, saved)
+        self.add_memory(sequence)
+
+    def measure(self, k: int, student: EG3D) -> PersonMeasure:
+        """The row after person k, or the last one of a mode that has no other."""
+        start, grad = time.process_time(), [p.requires_grad for p in student.parameters()]
+        student.requires_grad_(False)
+        last = k + 1 == len(self.people)
+        if not self.folds and not last:
+            found = self.lab.person(self.people[k], student)
+        else:
+            erased = self.people[: k + 1]
+            measures = [self.lab.person(i, student) for i in erased]
+            self.store(self.row(k + 1, erased, measures, student, start))
+            found = measures[-1]
+        for p, trained in zip(student.parameters(), grad, strict=True):
+            p.requires_grad_(trained)
+        self.clock.begin()
+        return found
+
+    def row(
+        self, n: int, erased: list[int], measures: list[PersonMeasure], student: EG3D, start: float
+    ) -> dict[str, Any]:
+        lab, clock = self.lab, self.clock
+        row = {
+            "k": n, "person": erased[-1], "steps": clock.steps, "erasure_cpu_s": round(clock.spent, 1),
+            "erasure_is_whole": clock.whole,
+            "source": [round(m.after.cosine, 4) for m in measures],
+            "source_verified": [round(m.after.verified, 4) for m in measures],
+            "held_out": [round(m.others_after.cosine, 4) for m in measures if m.others_after],
+            "held_out_verified": [round(m.others_after.verified, 4) for m in measures if m.others_after],
+            "id": [round(m.guide, 4) for m in measures],
+            "retained": lab.retained(student),
+        }  # fmt: skip
+        if n in MARKS or n == len(self.people):
+            row["neighbours"] = lab.neighbours(erased, student, make_eraser(lab, self.recipe))
+            row["collateral"] = lab.collateral(erased, student)
+        if n in MARKS:
+            row["drift"] = lab.drift(student)
+        return row | {"measuring_cpu_s": round(time.process_time() - start, 1), "peak_gib": peak_gib()}
+
+    def add_memory(self, sequence: Sequence) -> None:
+        """What the ledger would keep of each person, in bytes before sealing."""
+        sizes = []
+        for memory in sequence.memories:
+            tensors = [memory.w_u, memory.w_t, *memory.tensors.values()]
+            sizes.append(sum(t.numel() * t.element_size() for t in tensors if t is not None))
+        self.rows[-1]["memory_bytes"] = sizes
+        self.store(self.rows[-1])
+
+    def store(self, row: dict[str, Any]) -> None:
+        self.rows = sorted([*(r for r in self.rows if r["k"] != row["k"]), row], key=lambda r: r["k"])
+        print(self.file.stem, json.dumps(row), file=sys.stderr, flush=True)
+        lines = ",\n  ".join(json.dumps(r) for r in self.rows)
+        head = {"mode": self.mode, "options": dataclasses.asdict(self.recipe.sequence)}
+        inputs = json.dumps(self.inputs())
+        write(self.file, f'{json.dumps(head)[:-1]},\n "inputs": {inputs},\n "rows": [\n  {lines}\n ]}}\n')
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(file)
+
+
+def floor(lab: Lab) -> None:
+    file = RESULTS / "floor.json"
+    if not file.is_file() or json.loads(file.read_text())["model"] != lab.sha256:
+        write(file, json.dumps({"model": lab.sha256, "drift": lab.floor()}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--people", type=int, default=10)
+    parser.add_argument("--modes", nargs="*", choices=list(MODES), default=list(MODES))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="which, by number")
+    parser.add_argument("--cache", type=Path, default=HERE / "cache")
+    parser.add_argument("--table", action="store_true", help="only write RESULTS.md and the plots")
+    args = parser.parse_args()
+    if not args.table:
+        lab = Lab(RECIPE)
+        for seed in args.seeds:
+            for mode in args.modes:
+                Study(lab, mode, seed, args.people, args.cache).run()
+        floor(lab)
+    write_results(RESULTS, HERE)
+
+
+if __name__ == "__main__":
+    main()

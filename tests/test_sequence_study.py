@@ -1,0 +1,72 @@
+"""examples/sequence_study: orders, and tables from stored rows."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "sequence_study"
+OURS = ("run", "lab", "modes", "table")
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """The module `run`, with nothing of it or of its path left afterwards."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    for name in OURS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module("run")
+    for name in OURS:
+        sys.modules.pop(name, None)
+
+
+def row(k: int, held_out: list[float], **more) -> dict:
+    verified = [float(v > 0.5) for v in held_out]
+    return {
+        "k": k, "erasure_cpu_s": 10.0 * k, "erasure_is_whole": True, "peak_gib": 1.5,
+        "source": [0.0] * k, "source_verified": [0.0] * k,
+        "held_out": held_out, "held_out_verified": verified,
+        "retained": {"verified": 0.975, "lpips": 0.02},
+        **more,
+    }  # fmt: skip
+
+
+MARK = {
+    "neighbours": {"people": 5, "verified": 0.9},
+    "collateral": {"people": 400, "expected": 0.002, "alike": 3, "lost": 2, "lost_alike": 1},
+}
+
+
+def test_an_order_shuffles_the_first_twenty_among_themselves(study):
+    assert study.order(0) == list(range(50))
+    for seed in (1, 2):
+        people = study.order(seed)
+        assert people != study.order(0)
+        assert sorted(people[:20]) == list(range(20))
+        assert sorted(people) == list(range(50))
+
+
+def test_every_mode_of_the_recipe_is_compared(study):
+    from guide_hub.modes import MODES
+    from guide_hub.recipe import load_recipe
+
+    made = {make(load_recipe("heads-fast")).sequence.mode for make in study.MODES.values()}
+    assert made == set(MODES)
+
+
+def test_the_table_says_who_came_back_and_by_how_much(study, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    rows = [row(1, [0.2], **MARK), row(2, [0.7, 0.1], **MARK)]
+    run = {"mode": "chain", "inputs": {"seed": 0}, "rows": rows}
+    (results / "chain-seed0.json").write_text(json.dumps(run))
+    study.write_results(results, tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    (line,) = [one for one in text.split("## N = 2")[1].splitlines() if one.startswith("| chain | 0 | 0.0%")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[2:5] == ["0.0% (0)", "50.0% (1)", "+0.50"]
+    assert cells[9] == "10, 20"
+    assert "| chain | 0 | 2 | 0.20% | 0.75% | 0.50% | 1 of 3 |" in text
+    assert (tmp_path / "matrix.png").stat().st_size > 0
