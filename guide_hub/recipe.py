@@ -39,13 +39,14 @@ def _option(default: Any, **bounds: float) -> Any:
 
 @dataclass(frozen=True)
 class Target:
-    """Where w_u is sent: `ufo` w_avg - d w_id/||w_id||, `average` w_avg, `random` a sampled latent.
+    """Where w_u is sent: `ufo` w_avg - d w_id/||w_id||, `average` w_avg, `random` a sampled latent, `mixture`
+    (ours) d away from w_avg towards a random mixture of three sampled ones, which is no function of w_u.
 
     `unit` of d and alpha_max: W itself, or the model's median ||w - w_avg||. `norm`: over the whole
     [num_ws, w_dim] tensor (released code) or each row.
     """
 
-    kind: Literal["ufo", "average", "random"] = "ufo"
+    kind: Literal["ufo", "average", "random", "mixture"] = "ufo"
     d: float = _option(30.0, low=0)
     norm: Literal["whole", "per_layer"] = "whole"
     unit: Literal["absolute", "median_offset"] = "absolute"
@@ -73,12 +74,14 @@ class Local:
 
 @dataclass(frozen=True)
 class Adjacency:
-    """L_adj: `samples` neighbours at alpha ~ U(0, alpha_max) towards random latents."""
+    """L_adj: `samples` neighbours at alpha ~ U(0, alpha_max), `towards` random latents (GUIDE), or in any
+    direction of W or of W+ (ours)."""
 
     weight: float = _option(1.0, low=0)
     samples: int = _option(2, low=0, high=1024)
     alpha_max: float = _option(15.0, low=0)
     reduce: Literal["sum", "mean"] = "sum"
+    towards: Literal["people", "w", "wplus"] = "people"
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,25 @@ class Replay:
     weight: float = _option(1.0, low=0)
     per_step: int = _option(1, low=0, high=1024)
     neighbours: int = _option(0, low=0, high=1024)
+
+
+@dataclass(frozen=True)
+class Robust:
+    """What makes the person harder to find at another latent, ours; nothing of it by default.
+
+    `mine_every` so many steps an attacker's search of `mine_steps` steps is made on the student as it is; of
+    the `mined` latents found last, one a step joins L_adj. `repel` weighs, in L_local and L_adj, by how much
+    the student's picture is more alike to the source's person than `repel_above` (cosine, to the loss's
+    recogniser). `decoys`: so many random people are erased along with each person, so that a look for what
+    was changed most finds them too.
+    """
+
+    mine_every: int = _option(0, low=0, high=100_000)
+    mine_steps: int = _option(20, low=1, high=10_000)
+    mined: int = _option(4, low=1, high=1024)
+    repel: float = _option(0.0, low=0)
+    repel_above: float = _option(0.2, low=-1, high=1)
+    decoys: int = _option(0, low=0, high=100)
 
 
 @dataclass(frozen=True)
@@ -234,6 +256,7 @@ class Recipe:
     deterministic_rays: bool = False
     shared_noise: bool = False
     replay: Replay = Replay()
+    robust: Robust = Robust()
     sequence: Sequential = Sequential()
     speed: Speed = Speed()
     networks: Networks = Networks()
@@ -265,6 +288,8 @@ class Recipe:
             del options["speed"]
         if self.sequence == Sequential():
             del options["sequence"]
+        if self.robust == Robust():
+            del options["robust"]
         return options
 
 
@@ -272,6 +297,7 @@ class Recipe:
 _YOUNGER = (
     ("speed", Speed(), ("precision", "compile")),
     ("global", Global(), ("identity",)),
+    ("adjacency", Adjacency(), ("towards",)),
 )
 
 

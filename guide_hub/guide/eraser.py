@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.latents import bystanders, neighbour_offset
-from guide_hub.guide.losses import Aim, PairLoss, Rendering, Weights, products, view, weighted
-from guide_hub.guide.target import average_target, ufo_target
+from guide_hub.guide.losses import Aim, Away, PairLoss, Rendering, Weights, products, view, weighted
+from guide_hub.guide.mining import mine
+from guide_hub.guide.target import average_target, mixture_target, ufo_target
 from guide_hub.latents import LatentSpace
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe
@@ -48,21 +50,26 @@ class Draws:
     alpha_replay: Tensor | None = None  # [len(replayed) * neighbours]
     seed: int = 0  # noise and ray jitter
     protected: Tensor | None = None  # [N_p, num_ws, w_dim]
+    direction: Tensor | None = None  # [N_a, num_ws or 1, w_dim], where L_adj is not towards people
+    decoy: int | None = None  # which one is erased along
+    mined: Tensor | None = None  # [1, num_ws, w_dim]
 
 
 @dataclass
 class StepLosses:
-    """The step's figures: L_local, L_adj, L_global, the replayed part, their weighted sum, all raw terms."""
+    """The step's figures: L_local, L_adj with what was mined, L_global, the replayed part, decoys, their
+    weighted sum, all raw terms."""
 
     local: float = 0.0
     adjacency: float = 0.0
     bystanders: float = 0.0
     replay: float = 0.0
+    decoy: float = 0.0
     terms: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
-        return self.local + self.adjacency + self.bystanders + self.replay
+        return self.local + self.adjacency + self.bystanders + self.replay + self.decoy
 
     def add(self, figures: Figures) -> None:
         setattr(self, figures.name, getattr(self, figures.name) + figures.total)
@@ -82,12 +89,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Latents of the student beside those of the teacher, with the weights that their losses carry."""
+    """Latents of the student beside those of the teacher, with the weights that their losses carry.
+
+    `away`: whom the student's pictures must not look like. `once`: the latents do not come round with a pool.
+    """
 
     name: str
     w_student: Tensor
     w_teacher: Tensor
     weights: Weights
+    away: Away | None = None
+    once: bool = False
 
 
 def step_seed(*parts: int) -> int:
@@ -111,9 +123,9 @@ class Eraser:
 
     `earlier` are the identities already folded into the student. The teacher still knows them, so their
     local terms, and those of `replay.neighbours` neighbours, are replayed and their neighbourhoods leave the
-    global samples. `share` finds the gradients of a step. `protected` [n, num_ws, w_dim] join every step's
-    global samples. `after_backward` and `after_step` are called once a step, with the gradients found and
-    with the weights moved.
+    global samples. `decoys` are erased along. `share` finds the gradients of a step. `protected`
+    [n, num_ws, w_dim] join every step's global samples. `after_backward` and `after_step` are called once a
+    step, with the gradients found and with the weights moved.
     """
 
     def __init__(
@@ -127,6 +139,9 @@ class Eraser:
         share: Share = alone,
     ):
         self.share = share
+        self.decoys: list[Erasure] = []
+        self.mined: list[Tensor] = []  # the latest, where an attacker found the person
+        self.taken = 0  # steps
         self.protected: Tensor | None = None
         self.after_backward: Callable[[], None] = _nothing
         self.after_step: Callable[[], None] = _nothing
@@ -140,9 +155,10 @@ class Eraser:
         self.parameters = list(student.backbone.synthesis.requires_grad_(True).parameters())
         optim = recipe.optim
         self.optimizer = torch.optim.Adam(self.parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps)
-        median = recipe.target.unit == "median_offset"
-        self.unit = self.space.median_offset(norm=recipe.target.norm) if median else 1.0
+        in_medians = recipe.target.unit == "median_offset"
+        self.unit = self.space.median_offset(norm=recipe.target.norm) if in_medians else 1.0
         self.local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
+        self._shown: tuple[Tensor, Tensor] | None = None  # of the last person asked for
         self.alpha_max = recipe.adjacency.alpha_max * self.unit
         self.aims: dict[tuple[int, int, int], Aim] = {}  # of draws that come round again
 
@@ -151,6 +167,9 @@ class Eraser:
         target, w_avg = self.recipe.target, self.space.w_avg
         if target.kind == "average":
             w_t = average_target(w_u, w_avg)
+        elif target.kind == "mixture":
+            rng = torch.Generator().manual_seed(step_seed(seed, -1))
+            w_t = mixture_target(self.space, target.d * self.unit, target.norm, rng)
         elif target.kind == "random":
             w_t = self.space.random(1, torch.Generator().manual_seed(step_seed(seed, -1)))
         else:
@@ -162,11 +181,12 @@ class Eraser:
         recipe, rng = self.recipe, torch.Generator().manual_seed(seed)
         adjacency, wide = recipe.adjacency, recipe.bystanders
         yaw = (2 * float(torch.rand((), generator=rng)) - 1) * recipe.camera.yaw_range
-        centres = [e.w_u for e in self.earlier] + ([erasure.w_u] if wide.exclude_adjacency_ball else [])
+        centres = [e.w_u for e in [*self.earlier, *self.decoys]]
+        centres += [erasure.w_u] if wide.exclude_adjacency_ball else []
         known = min(recipe.replay.per_step, len(self.earlier)) if recipe.replay.weight else 0
         again = known * recipe.replay.neighbours
         z_dim = self.teacher.config.z_dim
-        return Draws(
+        draws = Draws(
             c=orbit_label(self.teacher.config, recipe.camera, yaw).to(self.space.device),
             z_adjacent=torch.randn(adjacency.samples, z_dim, generator=rng),
             alpha=torch.rand(adjacency.samples, generator=rng) * self.alpha_max,
@@ -177,17 +197,27 @@ class Eraser:
             seed=step_seed(seed, 1),
             protected=self.protected,
         )
+        if adjacency.towards != "people":
+            rows = self.teacher.num_ws if adjacency.towards == "wplus" else 1
+            direction = torch.randn(adjacency.samples, rows, self.teacher.config.w_dim, generator=rng)
+            draws = replace(draws, direction=direction)
+        if self.decoys:
+            draws = replace(draws, decoy=int(torch.randint(len(self.decoys), (), generator=rng)))
+        return draws
 
     def pairs(self, erasure: Erasure, draws: Draws) -> list[Pairs]:
         """The student's and the teacher's latents of every term of the step."""
         recipe, local = self.recipe, self.local
-        pairs = [Pairs("local", erasure.w_u, erasure.w_t, local)]
+        own, away = local, None
+        if recipe.robust.repel:
+            own = replace(local, repulsion=recipe.robust.repel)
+            away = Away(self.shown(erasure), recipe.robust.repel_above)
+        pairs = [Pairs("local", erasure.w_u, erasure.w_t, own, away)]
         if recipe.adjacency.weight and len(draws.alpha):
             share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
-            weights = local.times(recipe.adjacency.weight * share)
-            w_r = self.space.map(draws.z_adjacent)
-            offset = neighbour_offset(erasure.w_u, w_r, draws.alpha, recipe.target.norm)
-            pairs.append(Pairs("adjacency", erasure.w_u + offset, erasure.w_t + offset, weights))
+            weights = own.times(recipe.adjacency.weight * share)
+            offset = self._offset(erasure.w_u, draws)
+            pairs.append(Pairs("adjacency", erasure.w_u + offset, erasure.w_t + offset, weights, away))
         shown = [w for w in (draws.w_global, draws.protected) if w is not None and len(w)]
         if recipe.bystanders.weight and shown:
             w_global = torch.cat(shown)
@@ -207,10 +237,49 @@ class Eraser:
                 pairs.append(
                     Pairs("replay", w_u + offset, w_t + offset, weights.times(recipe.adjacency.weight))
                 )
+        if draws.decoy is not None:
+            decoy = self.decoys[draws.decoy]
+            around = self._offset(decoy.w_u, draws)
+            w_u, w_t = (torch.cat([w, w + around]) for w in (decoy.w_u, decoy.w_t))
+            pairs.append(Pairs("decoy", w_u, w_t, local))
+        if draws.mined is not None:
+            w_t = erasure.w_t + draws.mined - erasure.w_u
+            weights = own.times(recipe.adjacency.weight)
+            pairs.append(Pairs("adjacency", draws.mined, w_t, weights, away, once=True))
         return pairs
+
+    def _offset(self, w_u: Tensor, draws: Draws) -> Tensor:
+        """From w_u to the step's neighbours: [N_a, num_ws, w_dim]."""
+        towards = draws.direction
+        w_r = self.space.map(draws.z_adjacent) if towards is None else w_u + towards.to(w_u)
+        return neighbour_offset(w_u, w_r.expand(-1, w_u.shape[1], -1), draws.alpha, self.recipe.target.norm)
+
+    @cached_property
+    def median(self) -> float:
+        """The median ||w - w_avg|| of the teacher's W, over the whole tensor."""
+        return self.space.median_offset()
+
+    @torch.no_grad()
+    def shown(self, erasure: Erasure) -> Tensor:
+        """The person as the teacher shows them from three yaws, to the loss's recogniser: [3, E]."""
+        if self._shown is None or self._shown[0] is not erasure.w_u:
+            person = embed_views(self.teacher, erasure.w_u, self._three(), self.loss.identity)[0]
+            self._shown = erasure.w_u, person
+        return self._shown[1]
+
+    def _three(self) -> Tensor:
+        yaws = self.recipe.camera.yaw_range * torch.tensor([-1.0, 0.0, 1.0])
+        return orbit_label(self.teacher.config, self.recipe.camera, yaws).to(self.space.device)
 
     def step(self, erasure: Erasure, draws: Draws) -> StepLosses:
         """One Adam step. RefusedError: the loss is not finite."""
+        robust = self.recipe.robust
+        if robust.mine_every:
+            if self.taken % robust.mine_every == 0:
+                found = mine(self, erasure, robust.mine_steps, step_seed(draws.seed, -2, self.taken))
+                self.mined = [*self.mined, found][-robust.mined :]
+            draws = replace(draws, mined=self.mined[self.taken % len(self.mined)])
+        self.taken += 1
         return self.descend(self.pairs(erasure, draws), draws)
 
     def descend(self, pairs: list[Pairs], draws: Draws) -> StepLosses:
@@ -251,22 +320,23 @@ class Eraser:
         recipe = self.recipe
         seed = step_seed(draws.seed, term, part.start)
         how = Rendering(recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays)
-        aim = self._aim(pairs.w_teacher[part], draws, how, pairs.weights, (draws.seed, term, part.start))
-        terms = self.loss(view(self.student, pairs.w_student[part], draws.c, how, side=0), aim)
+        key = None if pairs.once else (draws.seed, term, part.start)
+        aim = self._aim(pairs.w_teacher[part], draws, how, pairs.weights, key)
+        terms = self.loss(view(self.student, pairs.w_student[part], draws.c, how, side=0), aim, pairs.away)
         total = weighted(terms, pairs.weights).sum()
         total.backward()
         raw = {f"{pairs.name}.{name}": value.tolist() for name, value in terms.items()}
         return Figures(number, pairs.name, float(total.detach()), raw)
 
     def _aim(
-        self, w: Tensor, draws: Draws, how: Rendering, weights: Weights, key: tuple[int, int, int]
+        self, w: Tensor, draws: Draws, how: Rendering, weights: Weights, key: tuple[int, int, int] | None
     ) -> Aim:
-        """The teacher's side of a term; of a pool's draws it is made once."""
-        if key in self.aims:
+        """The teacher's side of a term; of a pool's draws, which have a key, it is made once."""
+        if key is not None and key in self.aims:
             return self.aims[key]
         with torch.no_grad():
             aim = self.loss.aim(view(self.teacher, w, draws.c, how, side=1), weights)
-        if self.recipe.speed.pool:
+        if self.recipe.speed.pool and key is not None:
             kept = sum(other.maps_size for other in self.aims.values()) + aim.maps_size
             self.aims[key] = aim if kept <= MAPS_KEPT else replace(aim, maps=None)
         return aim
@@ -295,12 +365,8 @@ class Eraser:
         w_r = self.space.map(torch.randn(CHECKED, self.teacher.config.z_dim, generator=rng))
         alpha = torch.linspace(0.5, 1, CHECKED) * self.alpha_max
         around = erasure.w_u + neighbour_offset(erasure.w_u, w_r, alpha, self.recipe.target.norm)
-        yaws = self.recipe.camera.yaw_range * torch.tensor([-1.0, 0.0, 1.0])
-        c = orbit_label(self.teacher.config, self.recipe.camera, yaws).to(self.space.device)
-        identity = self.loss.identity
-        person = embed_views(self.teacher, erasure.w_u, c, identity)[0]
-        shown = embed_views(self.student, torch.cat([erasure.w_u, around]), c, identity)
-        return float((shown * person).sum(-1).mean(1).max())
+        shown = embed_views(self.student, torch.cat([erasure.w_u, around]), self._three(), self.loss.identity)
+        return float((shown * self.shown(erasure)).sum(-1).mean(1).max())
 
     def erase(self, w_u: Tensor, seed: int) -> Erasure:
         """All steps at once, with the draws of a sequence's first identity under this seed."""
@@ -315,8 +381,12 @@ class Eraser:
         return {
             "synthesis": self.student.backbone.synthesis.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "mined": self.mined,
+            "taken": self.taken,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.student.backbone.synthesis.load_state_dict(state["synthesis"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.mined = [w.to(self.space.device) for w in state.get("mined", [])]
+        self.taken = state.get("taken", 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -18,14 +18,15 @@ from guide_hub.recipe import Speed
 
 @dataclass(frozen=True)
 class Weights:
-    """Factors of the three terms of L_local (released code: 1e-2, 1, 0.1)."""
+    """Factors of the three terms of L_local (released code: 1e-2, 1, 0.1), and of ours."""
 
     l2: float
     perceptual: float
     identity: float
+    repulsion: float = 0.0
 
     def times(self, factor: float) -> Weights:
-        return Weights(self.l2 * factor, self.perceptual * factor, self.identity * factor)
+        return Weights(*(factor * weight for weight in astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Aim:
     def maps_size(self) -> int:
         """In bytes."""
         return sum(part.nbytes for part in self.maps or [])
+
+
+@dataclass(frozen=True)
+class Away:
+    """The person whom pictures must not look like: unit embeddings [V, E], and the cosine that is free."""
+
+    person: Tensor
+    above: float
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,8 @@ class PairLoss:
             self.embed(teacher.image) if weights.identity else None,
         )
 
-    def __call__(self, student: View, aim: Aim) -> dict[str, Tensor]:
+    def __call__(self, student: View, aim: Aim, away: Away | None = None) -> dict[str, Tensor]:
+        """With `away`, "repulsion" too: how far the mean cosine to the person's views is over the free."""
         terms = {}
         if aim.planes is not None:
             terms["l2"] = (student.planes - aim.planes).square().flatten(1).mean(1)
@@ -111,8 +121,12 @@ class PairLoss:
             with torch.no_grad():
                 maps = aim.maps or self.maps_of(aim.image)
             terms["perceptual"] = self.perceptual.distance(self.maps_of(student.image), maps)
-        if aim.embedding is not None:
-            terms["identity"] = 1 - (self.embed(student.image) * aim.embedding).sum(1)
+        if aim.embedding is not None or away is not None:
+            shown = self.embed(student.image)
+            if aim.embedding is not None:
+                terms["identity"] = 1 - (shown * aim.embedding).sum(1)
+            if away is not None:
+                terms["repulsion"] = ((shown @ away.person.T).mean(1) - away.above).clamp(min=0)
         return terms
 
 
@@ -144,5 +158,5 @@ def products(speed: Speed) -> Iterator[None]:
 
 
 def weighted(terms: dict[str, Tensor], weights: Weights) -> Tensor:
-    """`l_L2 * L_2 + l_per * L_per + l_id * L_id` for each pair: [N]."""
+    """`l_L2 * L_2 + l_per * L_per + l_id * L_id`, and our own terms, for each pair: [N]."""
     return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum(0)

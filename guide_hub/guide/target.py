@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from guide_hub.latents import Norm, norm_of
+from guide_hub.latents import LatentSpace, Norm, norm_of
 
-__all__ = ["Norm", "average_target", "norm_of", "ufo_target"]
+__all__ = ["Norm", "average_target", "mixture_target", "norm_of", "ufo_target"]
+
+MIXED = 3
 
 
 def ufo_target(w_u: Tensor, w_avg: Tensor, d: float | Tensor, norm: Norm = "whole") -> Tensor:
@@ -25,3 +28,15 @@ def ufo_target(w_u: Tensor, w_avg: Tensor, d: float | Tensor, norm: Norm = "whol
 def average_target(w_u: Tensor, w_avg: Tensor) -> Tensor:
     """The mean face, the paper's baseline target: `w_avg` [N, num_ws, w_dim]."""
     return w_avg.expand_as(w_u).clone()
+
+
+def mixture_target(space: LatentSpace, d: float, norm: Norm, generator: torch.Generator) -> Tensor:
+    """`d` away from w_avg towards a random convex mixture of three random latents: [1, num_ws, w_dim].
+
+    Not a function of the person, so it tells nothing of them. UFO's is the person's mirror image.
+    """
+    share = torch.rand(MIXED, generator=generator).log().neg()  # Dirichlet(1, 1, 1)
+    w = space.random(MIXED, generator)
+    mixed = (w * (share / share.sum()).to(w).view(-1, 1, 1)).sum(0, keepdim=True)
+    offset = mixed - space.w_avg
+    return space.w_avg + d * offset / norm_of(offset, norm)

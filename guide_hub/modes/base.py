@@ -14,6 +14,7 @@ from guide_hub.errors import InputError
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.eraser import Eraser, Erasure, Share, StepLosses, alone, step_seed
+from guide_hub.guide.latents import bystanders
 from guide_hub.modes.neighbours import nearest
 from guide_hub.modes.surrogates import set_apart
 from guide_hub.recipe import Recipe
@@ -128,6 +129,7 @@ class Mode:
         self.erasures: dict[int, Erasure] = {}
         for k in stage:
             self.erasures[k] = self.target(k)
+        self.eraser.decoys = self.decoys()
         self.eraser.protected = self.protected()
 
     def make_eraser(self, earlier: list[Erasure]) -> Eraser:
@@ -156,6 +158,19 @@ class Mode:
         if turned is not w_t:
             self.setup.warn("a person's surrogate lay close to another's, and was moved away")
         return turned
+
+    def decoys(self) -> list[Erasure]:
+        """Random people who are erased along with the stage's."""
+        count, eraser = self.recipe.robust.decoys, self.eraser
+        if not count:
+            return []
+        seed = step_seed(self.seed, self.number(self.stage[0]), -10)
+        centres = [e.w_u for e in [*self.known(), *self.erasures.values()]]
+        ws = bystanders(
+            eraser.space, count, centres, eraser.alpha_max, torch.Generator().manual_seed(seed),
+            self.recipe.target.norm,
+        )  # fmt: skip
+        return [eraser.target(w, seed=step_seed(seed, i)) for i, w in enumerate(ws.split(1))]
 
     def protected(self) -> Tensor | None:
         """The retained people most like the stage's, nobody's twice: [n, num_ws, w_dim]."""
