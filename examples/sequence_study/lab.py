@@ -38,7 +38,7 @@ from people import random_person
 NEIGHBOURS = 5  # of each erased person
 RANDOM = 400  # people behind the collateral law
 DRIFT_SAMPLES, DRIFT_SEED = 500, 0
-MARKS = (1, 10, 20, 50)  # rows with drift, neighbours and collateral
+MARKS = (1, 5, 10, 20, 50)  # people erased, at which drift, neighbours and the collateral law are measured
 
 
 @dataclass(frozen=True)
