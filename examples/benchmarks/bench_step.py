@@ -23,7 +23,10 @@ def eraser_of(case: Case, setup: Setup) -> Eraser:
     nets = setup.networks
     models = (setup.student(), setup.teacher, setup.recipe, nets.perceptual, nets.identity_loss)
     if case.row.engine.startswith("released"):
-        return Released(*models, backward="pair" if case.row.engine == "released-pairs" else "sum")
+        return Released(
+            *models, fixed_noise=case.row.engine == "released-fixed",
+            backward="pair" if case.row.engine == "released-pairs" else "sum",
+        )  # fmt: skip
     return Eraser(*models)
 
 

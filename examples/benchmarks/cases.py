@@ -199,9 +199,12 @@ ROWS = (
         changes={"speed": ENOUGH},
     ),
     Row(
-        "erasure", "released-settings", "released structure, plain operations, GUIDE's own weights, samples "
-        "and step size, at most its 1,000 steps, ended by our check", ("builtin",), "released", True,
-        changes=GUIDES,
+        "erasure", "released-fixed", "released structure, plain operations, but const noise, all steps",
+        TRAINED, "released-fixed", True,
+    ),
+    Row(
+        "erasure", "released-settings", "the same with GUIDE's own weights, samples and step size, at most its "
+        "1,000 steps, ended by our check", ("builtin",), "released-fixed", True, changes=GUIDES,
     ),
     Row("erasure", "heads-fast", "ours, recipe `heads-fast`", ("builtin",), changes=FAST),
     Row(
