@@ -203,7 +203,7 @@ ROWS = (
         TRAINED, "released-fixed", True,
     ),
     Row(
-        "erasure", "released-settings", "the same with GUIDE's own weights, samples and step size, at most its "
+        "erasure", "released-settings", "the same with GUIDE's own weights, samples and step size, at most "
         "1,000 steps, ended by our check", ("builtin",), "released-fixed", True, changes=GUIDES,
     ),
     Row("erasure", "heads-fast", "ours, recipe `heads-fast`", ("builtin",), changes=FAST),
