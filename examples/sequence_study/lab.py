@@ -6,8 +6,10 @@ and light); a sampled latent was never photographed, so the source's frontal pic
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +29,7 @@ from guide_hub.evaluation.drift import measure_drift, sample_features
 from guide_hub.evaluation.identity import PersonMeasure, likeness
 from guide_hub.evaluation.views import embed_views, render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE, load_features
-from guide_hub.guide import Eraser
+from guide_hub.guide import Eraser, StepLosses
 from guide_hub.latents import LatentSpace
 from guide_hub.modes.neighbours import nearest
 from guide_hub.networks import choose, load
@@ -196,3 +198,35 @@ def make_eraser(lab: Lab, recipe: Recipe) -> Eraser:
     """For targets and neighbours alone; it trains nothing."""
     student = EG3D.from_pretrained(str(BUNDLE)).eval()
     return Eraser(student, lab.source, recipe, lab.networks.perceptual, lab.networks.identity_loss)
+
+
+class Clock:
+    """The sequence's progress, as CPU seconds of each erasure with its preparation."""
+
+    def __init__(self) -> None:
+        self.steps, self.since, self.spent, self.whole = 0, time.process_time(), 0.0, True
+
+    def stage(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def start(self, identity: str, steps: int, done: int) -> None:
+        self.steps, self.whole = done, done == 0
+
+    def step(self, step: int, losses: StepLosses) -> None:
+        self.steps = step
+
+    def finish(self) -> None:
+        self.spent = time.process_time() - self.since
+
+    def begin(self) -> None:
+        """The next erasure begins now."""
+        self.since = time.process_time()
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(file)

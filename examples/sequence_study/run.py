@@ -28,11 +28,10 @@ from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.identity import PersonMeasure
 from guide_hub.faces.registry import BUNDLE
-from guide_hub.guide.eraser import StepLosses
 from guide_hub.interrupt import stopping
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
-from lab import HERE, MARKS, Lab, make_eraser, peak_gib
+from lab import HERE, MARKS, Clock, Lab, make_eraser, peak_gib, write
 from modes import MODES
 from table import write_results
 
@@ -49,31 +48,6 @@ def order(seed: int) -> list[int]:
         people += (block + start).tolist()
         start = end
     return people
-
-
-class Clock:
-    """The sequence's progress, as CPU seconds of each erasure with its preparation."""
-
-    def __init__(self) -> None:
-        self.steps, self.since, self.spent, self.whole = 0, time.process_time(), 0.0, True
-
-    def stage(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
-
-    def start(self, identity: str, steps: int, done: int) -> None:
-        self.steps, self.whole = done, done == 0
-
-    def step(self, step: int, losses: StepLosses) -> None:
-        self.steps = step
-
-    def finish(self) -> None:
-        self.spent = time.process_time() - self.since
-
-    def begin(self) -> None:
-        """The next erasure begins now."""
-        self.since = time.process_time()
 
 
 class Study:
@@ -194,13 +168,6 @@ class Study:
         head = {"mode": self.mode, "options": dataclasses.asdict(self.recipe.sequence)}
         inputs = json.dumps(self.inputs())
         write(self.file, f'{json.dumps(head)[:-1]},\n "inputs": {inputs},\n "rows": [\n  {lines}\n ]}}\n')
-
-
-def write(file: Path, text: str) -> None:
-    file.parent.mkdir(exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(text)
-    part.replace(file)
 
 
 def floor(lab: Lab) -> None:

@@ -1,0 +1,145 @@
+"""Which defence makes a search through the erased model's latents fail? On `builtin:synthetic-heads`.
+
+    python run.py                                            # every option, three people, the quick search
+    python run.py --only heads mine-repel --people 10 --full # the winner beside GUIDE, the full search
+    python run.py --table                                    # RESULTS.md from results/
+
+A cell is one random person erased by one option, attacked and measured; a killed run goes on where it stood.
+`--cache` is private: it holds erased weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "sequence_study"))
+
+import torch
+from guide_hub.attacks.budget import FULL
+from guide_hub.attacks.case import make_case
+
+from guide_hub.attacks import beacon, reinversion
+from guide_hub.checkpoint import Checkpoint
+from guide_hub.eg3d import EG3D
+from guide_hub.evaluation.views import render_views
+from guide_hub.faces.registry import BUNDLE
+from guide_hub.interrupt import stopping
+from guide_hub.recipe import Recipe
+from guide_hub.sequence import Sequence
+from lab import Clock, Lab, write
+from options import OPTIONS, recipe_of
+from table import write_table
+
+RESULTS = HERE / "results"
+QUICK = dataclasses.replace(FULL, restarts=4, photos=1, w_steps=50, wplus_steps=50, controls=0)
+FIRST = 100  # the study of sequences has the people before
+
+
+class Bench:
+    def __init__(self, cache: Path) -> None:
+        self.lab, self.cache = Lab("heads-fast"), cache
+        self.memo: dict[int, dict[Any, Any]] = {}
+
+    def cell(self, name: str, index: int, full: bool) -> dict[str, Any]:
+        lab, recipe = self.lab, recipe_of(name)
+        student, steps, seconds, w_t = self.erased(name, recipe, index)
+        subject = lab.subject(FIRST + index)
+        photos = render_views(lab.source, subject.ws, lab.front)[:, 0]
+        case = make_case(
+            lab.source, student, recipe, lab.networks, subject.ws, photos, 1, lab.threshold, seed=index,
+            w_t=w_t, memo=self.memo.setdefault(index, {}),
+        )  # fmt: skip
+        measured, start = lab.person(FIRST + index, student), time.process_time()
+        found = reinversion.run(case, budget=FULL if full else QUICK)
+        row = {
+            "person": index, "search": "full" if full else "quick", "steps": steps, "erasure_cpu_s": seconds,
+            "source_verified": measured.after.verified,
+            "held_out_verified": measured.others_after and measured.others_after.verified,
+            "retained": lab.retained(student), "passed": found.passed, "reinversion": found.figures,
+            "attack_cpu_s": round(time.process_time() - start, 1),
+        }  # fmt: skip
+        if full:
+            row["beacon"] = beacon.run(case, budget=FULL).figures
+        return row
+
+    def erased(self, name: str, recipe: Recipe, index: int) -> tuple[EG3D, int, float, torch.Tensor]:
+        """The model without the person, the steps and CPU seconds that it took, and where they were sent."""
+        lab = self.lab
+        student = EG3D.from_pretrained(str(BUNDLE)).eval()
+        kept = Checkpoint(self.cache, f"erased-{name}-{recipe.digest()[:12]}-{index}")
+        found = kept.kept("end")
+        if found is None:
+            clock = Clock()
+            with stopping() as stopper:
+                sequence = Sequence(
+                    student, lab.source, recipe, lab.networks, index, kept, stopper, clock, {}
+                )  # fmt: skip
+                w_u = lab.subject(FIRST + index).ws[:1]
+                sequence.run(
+                    ["person"], [w_u], lambda k, model: lab.person(FIRST + index, model), kept.load()
+                )
+            (memory,) = sequence.memories
+            found = {
+                "synthesis": student.backbone.synthesis.state_dict(), "w_t": memory.w_t,
+                "steps": clock.steps, "seconds": round(clock.spent, 1),
+            }  # fmt: skip
+            kept.keep("end", found)
+        student.backbone.synthesis.load_state_dict(found["synthesis"])
+        return student.requires_grad_(False), found["steps"], found["seconds"], found["w_t"]
+
+
+def inputs(lab: Lab, name: str) -> dict[str, Any]:
+    return {"model": lab.sha256, "recipe": recipe_of(name).digest()}
+
+
+def stored(lab: Lab, name: str) -> list[dict[str, Any]]:
+    file = RESULTS / f"{name}.json"
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    return found["cells"] if found.get("inputs") == inputs(lab, name) else []
+
+
+def store(lab: Lab, name: str, cells: list[dict[str, Any]]) -> None:
+    cells = sorted(cells, key=lambda cell: (cell["search"], cell["person"]))
+    lines = ",\n  ".join(json.dumps(cell) for cell in cells)
+    head = f'{{"option": {json.dumps(name)}, "text": {json.dumps(OPTIONS[name][0])}'
+    write(
+        RESULTS / f"{name}.json",
+        f'{head},\n "inputs": {json.dumps(inputs(lab, name))},\n "cells": [\n  {lines}\n ]}}\n',
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", choices=list(OPTIONS), default=list(OPTIONS))
+    parser.add_argument("--people", type=int, default=3)
+    parser.add_argument("--full", action="store_true", help="the full search, and the difference beacon")
+    parser.add_argument("--cache", type=Path, default=HERE / "cache")
+    parser.add_argument("--table", action="store_true", help="only write RESULTS.md")
+    args = parser.parse_args()
+    if not args.table:
+        bench, search = Bench(args.cache), "full" if args.full else "quick"
+        for index in range(args.people):
+            for name in args.only:
+                cells = stored(bench.lab, name)
+                if any((c["person"], c["search"]) == (index, search) for c in cells):
+                    continue
+                cell = bench.cell(name, index, args.full)
+                print(name, json.dumps(cell), file=sys.stderr, flush=True)
+                store(bench.lab, name, [*cells, cell])
+    write_table(RESULTS, HERE / "RESULTS.md", list(OPTIONS))
+
+
+if __name__ == "__main__":
+    main()

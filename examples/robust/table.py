@@ -1,0 +1,51 @@
+"""RESULTS.md of results/*.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+HEAD = """\
+# Against a search through the erased model's latents
+
+Written by `run.py`. *found*: views of all that the searches found, taken for the person by the judge, which
+the search does not see; *recovery*: the best likeness found, as a share of the same search's in the source;
+*held-out*: views of the person's other pictures still verified; *retained*: of 100 other people's views.
+
+"""
+COLUMNS = (
+    "option", "what", "people", "search", "found", "in the source", "best cosine", "recovery", "held-out",
+    "retained", "LPIPS", "steps", "CPU s",
+)  # fmt: skip
+
+
+def write_table(results: Path, target: Path, order: list[str]) -> None:
+    rows = []
+    for search in ("quick", "full"):
+        for name in order:
+            file = results / f"{name}.json"
+            found = json.loads(file.read_text()) if file.is_file() else {"cells": []}
+            cells = [cell for cell in found["cells"] if cell["search"] == search]
+            if cells:
+                rows.append(_row(name, found["text"], search, cells))
+    part = target.with_suffix(".part")
+    head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
+    part.write_text(HEAD + head + "\n".join(rows) + "\n")
+    part.replace(target)
+
+
+def _row(name: str, text: str, search: str, cells: list[dict[str, Any]]) -> str:
+    def attack(figure: str) -> float:
+        return mean(cell["reinversion"][figure] for cell in cells)
+
+    return (
+        f"| `{name}` | {text} | {len(cells)} | {search} | {attack('verified_after'):.0%} "
+        f"| {attack('verified_before'):.0%} | {attack('cosine_best_after'):.2f} | {attack('recovery'):.2f} "
+        f"| {mean(cell['held_out_verified'] for cell in cells):.0%} "
+        f"| {mean(cell['retained']['verified'] for cell in cells):.1%} "
+        f"| {mean(cell['retained']['lpips'] for cell in cells):.3f} "
+        f"| {mean(cell['steps'] for cell in cells):.0f} "
+        f"| {mean(cell['erasure_cpu_s'] for cell in cells):.0f} |"
+    )
