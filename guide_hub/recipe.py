@@ -116,12 +116,14 @@ class Camera:
 class Replay:
     """L_local of `per_step` earlier identities in every step, and L_adj of `neighbours` of each.
 
-    Ours, not GUIDE's: the teacher still shows the people who went before.
+    Ours, not GUIDE's: the teacher still shows the people who went before. With `speed.check_every` an erasure
+    does not end while one of them is more alike than `enough` (cosine, to the loss's own recogniser).
     """
 
     weight: float = _option(1.0, low=0)
     per_step: int = _option(1, low=0, high=1024)
     neighbours: int = _option(0, low=0, high=1024)
+    enough: float = _option(0.4, low=-1, high=1)
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,7 @@ _YOUNGER = (
     ("speed", Speed(), ("precision", "compile")),
     ("global", Global(), ("identity",)),
     ("adjacency", Adjacency(), ("towards",)),
+    ("replay", Replay(), ("enough",)),
 )
 
 

@@ -569,3 +569,33 @@ def test_the_mean_face_is_everybodys_where_the_recipe_says_so(tmp_path):
     first, second = (e.w_t for e in done.sequence.erased)
     assert torch.equal(first, second)
     assert not done.warnings
+
+
+def test_who_is_coming_back_is_rehearsed_and_keeps_the_stage_going(monkeypatch):
+    """Of two earlier people the second is seen again: most rehearsals are of that one, and no early end."""
+    recipe = dataclasses.replace(
+        load_recipe("heads"),
+        speed=Speed(check_every=2, enough=1.0),
+        optim=dataclasses.replace(load_recipe("heads").optim, iterations=6),
+    )
+    mode = started(recipe, people=3)
+    assert len(mode.likeness) == 2
+    seen = {0: 0.0, 1: 0.9}
+    monkeypatch.setattr(mode, "_look", lambda who: torch.tensor([seen[j] for j in who]))
+    mode.likeness = mode._look([0, 1])
+    rehearsed, step = [], mode.eraser.step
+
+    def noted(erasure, draws):
+        rehearsed.extend(draws.replayed)
+        return step(erasure, draws)
+
+    monkeypatch.setattr(mode.eraser, "step", noted)
+    for k in range(4):
+        mode.step(k)
+    assert rehearsed.count(1) == 4
+    assert [mode.finished(k) for k in (2, 4, 6)] == [False, False, True]
+    seen[1] = 0.1
+    assert mode.finished(2)
+    again = started(recipe, people=3)
+    again.load_own_state(mode.own_state())
+    assert torch.equal(again.likeness, mode.likeness)

@@ -46,6 +46,7 @@ class Draws:
     alpha: Tensor  # [N_a]
     w_global: Tensor  # [N_g, num_ws, w_dim]
     replayed: tuple[int, ...] = ()  # which earlier identities are rehearsed
+    chosen: bool = False  # for what the student is now: they do not come round with a pool
     z_replay: Tensor | None = None  # [len(replayed) * neighbours, z_dim]
     alpha_replay: Tensor | None = None  # [len(replayed) * neighbours]
     seed: int = 0  # noise and ray jitter
@@ -228,15 +229,14 @@ class Eraser:
             known = [self.earlier[i] for i in draws.replayed]
             w_u, w_t = torch.cat([e.w_u for e in known]), torch.cat([e.w_t for e in known])
             weights = local.times(recipe.replay.weight / len(known))
-            pairs.append(Pairs("replay", w_u, w_t, weights))
+            pairs.append(Pairs("replay", w_u, w_t, weights, once=draws.chosen))
             if draws.z_replay is not None and draws.alpha_replay is not None and len(draws.z_replay):
                 each = len(draws.z_replay) // len(known)
                 w_u, w_t = w_u.repeat_interleave(each, 0), w_t.repeat_interleave(each, 0)
                 w_r = self.space.map(draws.z_replay)
                 offset = neighbour_offset(w_u, w_r, draws.alpha_replay, recipe.target.norm)
-                pairs.append(
-                    Pairs("replay", w_u + offset, w_t + offset, weights.times(recipe.adjacency.weight))
-                )
+                weights = weights.times(recipe.adjacency.weight)
+                pairs.append(Pairs("replay", w_u + offset, w_t + offset, weights, once=draws.chosen))
         if draws.decoy is not None:
             decoy = self.decoys[draws.decoy]
             around = self._offset(decoy.w_u, draws)

@@ -1,25 +1,106 @@
 """GUIDE with the earlier people's (w_j, w_t,j) in every step, as the recipe's `replay:` says.
 
 The teacher still shows them: rehearsing sends them to their surrogates again, and their neighbourhoods leave
-the global samples, which would pull them back.
+the global samples, which would pull them back. Who is coming back is rehearsed more often than who is not,
+and an erasure does not end early while somebody is.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from guide_hub.guide.eraser import Erasure
+from guide_hub.evaluation.views import embed_views
+from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
+from guide_hub.guide.latents import neighbour_offset
 from guide_hub.modes.base import Mode, Setup, rehearsable
+from guide_hub.orbit import orbit_label
+
+PROBED = 2  # neighbours of each, that no step draws
+WATCHED = 5  # people looked at again in every check: those who were the most alike
+CALM = 0.1  # the likeness that counts for whoever is less alike than that
 
 
 class Replay(Mode):
-    """Needs the stored latents of everybody before; whom a run did not store, it cannot rehearse."""
+    """Needs the stored latents of everybody before; whom a run did not store, it cannot rehearse.
+
+    With `speed.check_every` the recogniser of the loss looks at the earlier people, from the front, before
+    the first step and then at the most alike in every check. They are rehearsed in proportion to the square
+    of their likeness, and the stage goes on, up to all its iterations, until nobody is over `replay.enough`.
+    """
 
     def __init__(self, setup: Setup, latents: list[Tensor]):
         super().__init__(setup, latents)
         missing = len(self.earlier) - len(rehearsable(self.earlier))
         if missing:
             setup.warn(f"{missing} people of earlier runs are not rehearsed: their latents were not kept")
+        self.likeness = torch.zeros(0)  # of each of `known`, where the recipe has them looked at
 
     def known(self) -> list[Erasure]:
         return rehearsable(self.earlier) + [d.erasure for d in self.done.values()]
+
+    @property
+    def watching(self) -> bool:
+        return bool(self.recipe.speed.check_every and self.recipe.replay.weight and self.eraser.earlier)
+
+    def prepare(self) -> None:
+        if self.watching:
+            self.faces = self._faces()
+            self.likeness = self._look(range(len(self.eraser.earlier)))
+
+    def finished(self, step: int) -> bool:
+        every = self.recipe.speed.check_every
+        if self.watching and step and step % every == 0:
+            watched = self.likeness.argsort(descending=True, stable=True)[:WATCHED]
+            self.likeness[watched] = self._look(watched.tolist())
+            if step < self.recipe.optim.iterations and self.likeness.max() > self.recipe.replay.enough:
+                return False
+        return super().finished(step)
+
+    def step(self, step: int) -> StepLosses:
+        k = self.stage[0]
+        draws = self.eraser.draw_at(self.erasures[k], self.seed, k, step)
+        if self.watching:
+            rng = torch.Generator().manual_seed(step_seed(self.seed, self.number(k), -11, step))
+            weights = self.likeness.clamp(min=CALM).square()
+            chosen = torch.multinomial(weights, len(draws.replayed), generator=rng)
+            draws = replace(draws, replayed=tuple(chosen.tolist()), chosen=True)
+        return self.eraser.step(self.erasures[k], draws)
+
+    # ------------------------------------------------------------------------------------------------------
+
+    def _around(self, erasure: Erasure) -> Tensor:
+        rng = torch.Generator().manual_seed(step_seed(-12))
+        w_r = self.eraser.space.random(PROBED, rng)
+        alpha = torch.linspace(0.5, 1, PROBED) * self.eraser.alpha_max
+        offset = neighbour_offset(erasure.w_u, w_r, alpha, self.recipe.target.norm)
+        return torch.cat([erasure.w_u, erasure.w_u + offset])
+
+    def _front(self) -> Tensor:
+        return orbit_label(self.teacher.config, self.recipe.camera, torch.zeros(1)).to(
+            self.eraser.space.device
+        )
+
+    def _faces(self) -> Tensor:
+        """Everybody before as the teacher shows them: [J, E]."""
+        ws, identity = torch.cat([e.w_u for e in self.eraser.earlier]), self.setup.identity
+        return embed_views(self.teacher, ws, self._front(), identity)[:, 0]
+
+    def _look(self, who: Any) -> Tensor:
+        """The highest cosine of each of `who` to what the student shows at and around their latents."""
+        found = []
+        for j in who:
+            ws = self._around(self.eraser.earlier[j])
+            shown = embed_views(self.student, ws, self._front(), self.setup.identity)[:, 0]
+            found.append((shown @ self.faces[j]).max())
+        return torch.stack(found).cpu()
+
+    def own_state(self) -> dict[str, Any]:
+        return {"likeness": self.likeness} if self.watching else {}
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        if self.watching:
+            self.faces, self.likeness = self._faces(), state["likeness"].clone()
