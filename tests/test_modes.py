@@ -30,8 +30,9 @@ from guide_hub.guide.latents import outside
 from guide_hub.interrupt import Stopper
 from guide_hub.latents import LatentSpace
 from guide_hub.merge import ties
-from guide_hub.modes import MODES, Memory, neighbours, project
+from guide_hub.modes import MODES, Memory, Setup, neighbours, project
 from guide_hub.modes.deidentify import Deidentifier, surrogate, train
+from guide_hub.modes.replay import Replay
 from guide_hub.modes.subspace import directions
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe, load_recipe
@@ -311,6 +312,68 @@ def test_people_of_runs_before_are_rehearsed_in_replay_alone(mode, whole, tmp_pa
     assert rehearsed == (mode == "replay")
 
 
+def watching(steps: int = 6) -> Recipe:
+    """Looks at the earlier people every two steps, and would end at once for the person's own sake."""
+    plain = recipe(steps)
+    return dataclasses.replace(plain, speed=dataclasses.replace(plain.speed, check_every=2, enough=1.0))
+
+
+def rehearsing(recipe: Recipe) -> Replay:
+    """A third person's stage, at its first step."""
+    erasures = [Erasure(w, w.flip(2)) for w in people(2)]
+    memories = [Memory(e.w_u, e.w_t) for e in erasures]
+    setup = Setup(generator(), generator(), recipe, Pixels(), Pixels(), 5, memories)
+    mode = Replay(setup, people(3)[2:])
+    mode.begin(mode.stages()[0])
+    mode.prepare()
+    return mode
+
+
+def test_who_is_coming_back_is_rehearsed_and_keeps_the_stage_going(monkeypatch):
+    mode, seen, rehearsed = rehearsing(watching()), [0.0, 0.9], []
+    monkeypatch.setattr(mode, "_look", lambda who: torch.tensor([seen[j] for j in who]))
+    mode.likeness, step = mode._look([0, 1]), mode.eraser.step
+
+    def noted(erasure, draws):
+        rehearsed.extend(draws.replayed)
+        return step(erasure, draws)
+
+    monkeypatch.setattr(mode.eraser, "step", noted)
+    for k in range(4):
+        mode.step(k)
+    assert rehearsed == [1] * 4
+    assert [mode.finished(k) for k in (2, 4, 6)] == [False, False, True]
+    seen[1] = 0.1
+    assert mode.finished(2)
+
+
+def test_an_earlier_person_is_looked_at_where_the_student_would_show_them():
+    mode = rehearsing(watching())
+    assert mode.likeness.tolist() == pytest.approx(
+        [1.0, 1.0], abs=1e-3
+    )  # nothing was erased from this student
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for p in mode.eraser.parameters:
+            p.normal_(std=3)
+    assert float(mode._look([0]).max()) < 0.999
+    again = rehearsing(watching())
+    again.load_own_state(mode.own_state())
+    assert torch.equal(again.likeness, mode.likeness)
+
+
+def test_a_watched_run_that_dies_goes_on_to_the_same_bytes(tmp_path):
+    end = run(watching(), tmp_path / "whole", people(2)).bits
+
+    def die(identity: str, step: int) -> None:
+        if (identity, step) == ("subject-1", 3):
+            raise Dies
+
+    with pytest.raises(Dies):
+        run(watching(), tmp_path / "killed", people(2), die)
+    assert run(watching(), tmp_path / "killed", people(2)).bits == end
+
+
 # ----------------------------------------------------------------------------------------------------------
 # project
 
@@ -569,33 +632,3 @@ def test_the_mean_face_is_everybodys_where_the_recipe_says_so(tmp_path):
     first, second = (e.w_t for e in done.sequence.erased)
     assert torch.equal(first, second)
     assert not done.warnings
-
-
-def test_who_is_coming_back_is_rehearsed_and_keeps_the_stage_going(monkeypatch):
-    """Of two earlier people the second is seen again: most rehearsals are of that one, and no early end."""
-    recipe = dataclasses.replace(
-        load_recipe("heads"),
-        speed=Speed(check_every=2, enough=1.0),
-        optim=dataclasses.replace(load_recipe("heads").optim, iterations=6),
-    )
-    mode = started(recipe, people=3)
-    assert len(mode.likeness) == 2
-    seen = {0: 0.0, 1: 0.9}
-    monkeypatch.setattr(mode, "_look", lambda who: torch.tensor([seen[j] for j in who]))
-    mode.likeness = mode._look([0, 1])
-    rehearsed, step = [], mode.eraser.step
-
-    def noted(erasure, draws):
-        rehearsed.extend(draws.replayed)
-        return step(erasure, draws)
-
-    monkeypatch.setattr(mode.eraser, "step", noted)
-    for k in range(4):
-        mode.step(k)
-    assert rehearsed.count(1) == 4
-    assert [mode.finished(k) for k in (2, 4, 6)] == [False, False, True]
-    seen[1] = 0.1
-    assert mode.finished(2)
-    again = started(recipe, people=3)
-    again.load_own_state(mode.own_state())
-    assert torch.equal(again.likeness, mode.likeness)
