@@ -24,7 +24,7 @@ def erase_command(plan: Plan) -> str:
         value = getattr(options, name)
         words += [f"--{name}", str(value)] if value is not None else []
     words += ["--push-to", plan.push_to] if plan.push_to is not None else ["--no-push"]
-    return shlex.join(words)
+    return _lines(words)
 
 
 def public_erase_command(plan: Plan) -> str:
@@ -35,7 +35,7 @@ def public_erase_command(plan: Plan) -> str:
         words += ["--request", f"{request_id}.yaml"]
     own = plan.options.recipe is not None and plan.options.recipe not in list_recipes()
     words += ["--recipe", "recipe.yaml" if own else plan.recipe.name, "--seed", str(plan.options.seed)]
-    return shlex.join([*words, "--no-push"])
+    return _lines([*words, "--no-push"])
 
 
 def verify_command(source: Source, **options: object) -> str:
@@ -44,8 +44,18 @@ def verify_command(source: Source, **options: object) -> str:
     words += _revision(source)
     for name, value in options.items():
         words += [f"--{name}", str(value)] if value is not None else []
-    return shlex.join(words)
+    return _lines(words)
 
 
 def _revision(source: Source) -> list[str]:
     return ["--revision", source.revision] if source.revision is not None else []
+
+
+def _lines(words: list[str]) -> str:
+    """For a shell: an option a line."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return " \\\n  ".join(shlex.join(line) for line in lines)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 5.0  # inches: 360 points, so that a phone shows the text at its size
+WIDTH = 4.2  # inches: 300 points, so that a phone shows the text at its size
 SHOWN_ROWS = 24  # of a plot's table
 
 # What is drawn in these colours takes the page's variable of that name.
@@ -33,7 +33,7 @@ MARKERS = ["o", "s", "^", "D", "v"]
 
 def curve(found: Curve, key: str) -> Chart:
     """Lines over `x`, with limits. `key` is an HTML id that no other chart of the page has."""
-    figure, axes = _figure(2.7)
+    figure, axes = _figure(2.3)
     for k, (name, values) in enumerate(found.lines.items()):
         drawn = [math.nan if v is None else v for v in values]
         few = len(drawn) <= 30
@@ -46,17 +46,15 @@ def curve(found: Curve, key: str) -> Chart:
         axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (2, 2)), label=f"{name} {value:.2f}")
     axes.set_xlabel(found.x_label)
     axes.set_ylabel(found.y_label)
-    positive = [v for values in found.lines.values() for v in values if v is not None]
-    if positive and min(positive) > 0 and max(positive) > 100 * min(positive):
-        axes.set_yscale("log")
+    _scale(axes, found)
     if len(found.lines) + len(found.limits) > 1:
-        _legend(figure, axes)
+        _legend(axes)
     return Chart(found.title, svg(figure, key, _in_words(found)), _table(found))
 
 
 def likeness(people: Sequence[Likeness], key: str) -> Chart:
     """Each person before and now, own and held-out photos, beside the threshold."""
-    figure, axes = _figure(0.95 + 0.42 * len(people))
+    figure, axes = _figure(0.6 + 0.42 * len(people))
     held_out = any(p.others_now is not None for p in people)
     for k, p in enumerate(people):
         y = len(people) - 1 - k
@@ -82,7 +80,7 @@ def likeness(people: Sequence[Likeness], key: str) -> Chart:
         axes.plot([], [], marker, color=SERIES[series], markerfacecolor=PAPER, label=f"{name}, before")
         axes.plot([], [], marker, color=SERIES[series], label=f"{name}, now")
     axes.plot([], [], color=INK, linestyle=(0, (2, 1.5)), label="threshold")
-    _legend(figure, axes)
+    _legend(axes)
     words = "; ".join(
         f"{p.name} from {'unknown' if p.before is None else f'{p.before:.2f}'} to {p.now:.2f}, "
         f"threshold {p.threshold:.2f}" for p in people
@@ -92,11 +90,12 @@ def likeness(people: Sequence[Likeness], key: str) -> Chart:
 
 def layers(change: dict[str, float], key: str) -> Chart:
     """How far each layer's weights have moved: |change| / |weights|."""
-    figure, axes = _figure(0.7 + 0.17 * len(change))
+    figure, axes = _figure(0.45 + 0.165 * len(change))
     names = [*change]
     axes.barh(range(len(names)), [100 * change[n] for n in names], color=SERIES[0], height=0.7)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
+    axes.grid(False, axis="y")
     axes.set_xlabel("change of the weights, % of their norm")
     most = max(change, key=lambda n: change[n])
     words = f"Relative change of {len(change)} layers; the most is {change[most]:.1%}, in {most}."
@@ -135,16 +134,25 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(MUTED)
-    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=10, length=3)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9.5, length=3)
     axes.xaxis.label.set(color=INK, fontsize=10)
     axes.yaxis.label.set(color=INK, fontsize=10)
     return figure, axes
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _scale(axes: Axes, found: Curve) -> None:
+    """Logarithmic where the figures span more than two decades, a few outliers left out; whole steps."""
+    values = sorted(v for line in found.lines.values() for v in line if v is not None)
+    if values and values[0] > 0 and values[-1] > 100 * values[len(values) // 20]:
+        axes.set_yscale("log")
+    if all(float(x).is_integer() for x in found.x):
+        axes.locator_params(axis="x", integer=True)
+
+
+def _legend(axes: Axes) -> None:
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1.02), ncols=2, frameon=False, fontsize=9.5, labelcolor=INK,
-        borderaxespad=0, handlelength=2.2, columnspacing=1.2,
+        borderaxespad=0, handlelength=2.0, columnspacing=1.0,
     )  # fmt: skip
 
 

@@ -113,6 +113,6 @@ def _said(p: Likeness) -> str:
     before = "" if p.before is None else f"{p.before:.2f} before, "
     text = f"Mean likeness {before}{p.now:.2f} now; the threshold is {p.threshold:.2f}."
     if p.views is not None:
-        text += f" {p.views:.0%} of the views are still verified"
-        text += "." if p.views_others is None else f", and {p.views_others:.0%} of those of held-out photos."
+        text += f" Still verified: {_share(p.views)} of the views"
+        text += "." if p.views_others is None else f", {_share(p.views_others)} of those of held-out photos."
     return text + (" Erased by an earlier run." if p.earlier else "")

@@ -22,16 +22,19 @@ def of_erasure(
             "failed", "Not good enough to publish", _sentence("; ".join(what) or "the target was not met"),
             short + broken,
         )  # fmt: skip
-    gone = "Nobody is" if not people else f"{_people(len(people), len(people))} no longer"
-    detail = f"{gone} recognised at the people's own latents" if people else "Nobody was erased"
+    detail = "Nobody was erased"
+    if people:
+        who = "The person is not" if len(people) == 1 else f"None of the {len(people)} people is"
+        detail = f"{who} recognised any more in the pictures at their own latents"
     if kept is not None:
         detail += f", and {kept.verified:.0%} of the views of {kept.n} other people are still themselves"
     judged = [a for a in attacks if a.passed is not None]
+    rest = f"; {len(attacks) - len(judged)} could not be judged" if len(judged) < len(attacks) else ""
     if broken:
-        detail += f". But {len(broken)} of {len(judged)} attacks came closer than their rule allows"
+        detail += f". But {len(broken)} of {len(judged)} attacks came closer than their rule allows{rest}"
         return Verdict("mixed", "Gone for the judge, not for every attack", _sentence(detail), broken)
     if judged:
-        detail += f". All {len(judged)} attacks that could be judged kept to their rules"
+        detail += f". All {len(judged)} attacks kept to their rules{rest}"
     headline = "Gone, and everybody else is still there" if kept is not None else "Gone"
     return Verdict("passed", headline, _sentence(detail))
 
