@@ -247,7 +247,7 @@ def portrait(
     tiles = [pictures.tile(seen.photos[0], "photo", f"A photo of {name}")]
     tiles += [pictures.tile(v[front], word, f"{name} from the front: {word}") for word, v in views.items()]
     strips = [
-        pictures.strip(v[::3], word, f"{name} from the left to the right: {word}")
+        pictures.strip(v[::3], word, f"{name} from the left to the right: {word}", 160)
         for word, v in views.items()
     ]
     galleries = [Gallery(f"Turned, {round(math.degrees(TURN))} degrees to either side", strips)]
@@ -267,7 +267,7 @@ def portrait(
     charts = [plots.curve(curve, f"losses-{k}")] if curve is not None else []
     attacks = [found_by(name, f, f"attack-{k}-{n}") for n, f in enumerate(extras.findings.get(name, ()))]
     words = ", ".join(views)
-    turning = pictures.turntable([*views.values()], words, f"{name} turning to and fro: {words}")
+    turning = pictures.turntable([*views.values()], words, f"{name} turning to and fro: {words}", 176)
     return Portrait(likeness, tiles, galleries, turning, photos, charts, attacks)
 
 

@@ -33,7 +33,8 @@ MARKERS = ["o", "s", "^", "D", "v"]
 
 def curve(found: Curve, key: str) -> Chart:
     """Lines over `x`, with limits. `key` is an HTML id that no other chart of the page has."""
-    figure, axes = _figure(2.3)
+    entries = len(found.lines) + len(found.limits)
+    figure, axes = _figure(2.3, entries)
     for k, (name, values) in enumerate(found.lines.items()):
         drawn = [math.nan if v is None else v for v in values]
         few = len(drawn) <= 30
@@ -47,15 +48,15 @@ def curve(found: Curve, key: str) -> Chart:
     axes.set_xlabel(found.x_label)
     axes.set_ylabel(found.y_label)
     _scale(axes, found)
-    if len(found.lines) + len(found.limits) > 1:
-        _legend(axes)
+    if entries > 1:
+        _legend(figure)
     return Chart(found.title, svg(figure, key, _in_words(found)), _table(found))
 
 
 def likeness(people: Sequence[Likeness], key: str) -> Chart:
     """Each person before and now, own and held-out photos, beside the threshold."""
-    figure, axes = _figure(0.6 + 0.42 * len(people))
     held_out = any(p.others_now is not None for p in people)
+    figure, axes = _figure(0.6 + 0.5 * len(people), 5 if held_out else 3)
     for k, p in enumerate(people):
         y = len(people) - 1 - k
         pairs: list[tuple[float | None, float | None, str, int, float]] = [
@@ -74,13 +75,13 @@ def likeness(people: Sequence[Likeness], key: str) -> Chart:
     axes.set_yticks(range(len(people)), [_clip(p.name) for p in reversed(people)])
     axes.set_ylim(-0.6, len(people) - 0.4)
     axes.set_xlabel("cosine to the photos")
-    own, others = ("own photos", "held-out photos")
+    own, others = ("fitted photos", "held-out photos")
     names = [(own, "o", 0), (others, "s", 1)] if held_out else [(own, "o", 0)]
     for name, marker, series in names:
         axes.plot([], [], marker, color=SERIES[series], markerfacecolor=PAPER, label=f"{name}, before")
         axes.plot([], [], marker, color=SERIES[series], label=f"{name}, now")
     axes.plot([], [], color=INK, linestyle=(0, (2, 1.5)), label="threshold")
-    _legend(axes)
+    _legend(figure)
     words = "; ".join(
         f"{p.name} from {'unknown' if p.before is None else f'{p.before:.2f}'} to {p.now:.2f}, "
         f"threshold {p.threshold:.2f}" for p in people
@@ -122,10 +123,12 @@ def reemergence(found: Matrix) -> Curve:
 # Drawing
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
+def _figure(height: float, entries: int = 0) -> tuple[Figure, Axes]:
+    """`height`: inches without the legend of so many entries. All plots are of one width and text size."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height))
+    rows = -(-entries // 2) if entries > 1 else 0
+    figure = Figure(figsize=(WIDTH, height + 0.18 * rows), layout="constrained")
     axes = figure.add_subplot()
     figure.patch.set_visible(False)
     axes.patch.set_visible(False)
@@ -149,9 +152,9 @@ def _scale(axes: Axes, found: Curve) -> None:
         axes.locator_params(axis="x", integer=True)
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.02), ncols=2, frameon=False, fontsize=9.5, labelcolor=INK,
+def _legend(figure: Figure) -> None:
+    figure.legend(
+        loc="outside upper left", ncols=2, frameon=False, fontsize=9.5, labelcolor=INK,
         borderaxespad=0, handlelength=2.0, columnspacing=1.0,
     )  # fmt: skip
 
@@ -162,7 +165,7 @@ def svg(figure: Figure, key: str, words: str) -> Markup:
 
     file = StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.family": "sans-serif"}):
-        figure.savefig(file, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
+        figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)

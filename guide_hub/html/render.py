@@ -64,7 +64,9 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(number=_number, share=_share, plain=_plain, heat=_heat, said=_said)
+    environment.filters.update(
+        cosine=_cosine, number=_number, share=_share, plain=_plain, heat=_heat, said=_said
+    )
     return environment
 
 
@@ -93,6 +95,10 @@ def _number(value: float | int | bool | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+
+
+def _cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _share(value: float | None) -> str:
