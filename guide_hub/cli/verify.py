@@ -60,7 +60,7 @@ def command(
         from guide_hub.html.verification import write_verification
 
         options = {"request": request, "base": base, "state": state, "device": device, "report": report}
-        write_verification(report, found, source, measured, **options)
+        write_verification(report, found, source, measured, options)
     if found.failed:
         names = ", ".join(check.name for check in found.failed)
         refused = RefusedError(f"{len(found.failed)} of {len(found.checks)} checks failed: {names}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from guide_hub.evaluation.views import YAW, render_views
 from guide_hub.html import events, losses, pictures, plots, verdict
 from guide_hub.html.command import erase_command, public_erase_command
 from guide_hub.html.page import (
-    AttackResult,
     FoundBy,
     Gallery,
     Kept,
@@ -28,6 +27,7 @@ from guide_hub.html.page import (
     PrivatePage,
     PublicPage,
     Summary,
+    attack_result,
 )
 from guide_hub.html.render import write
 from guide_hub.orbit import orbit_label
@@ -160,21 +160,15 @@ def public_page(
     attacks = [attack_result(name, f) for name, found in findings.items() for f in found]
     charts = [plots.likeness(people, "likeness")] if people else []
     charts += [plots.layers(change, "layers")] if change else []
-    charts += (
-        [plots.curve(plots.reemergence(matrix), "reemergence")] if matrix and len(matrix.rows) > 1 else []
-    )
+    if matrix is not None and len(matrix.rows) > 1:
+        charts.append(plots.curve(plots.reemergence(matrix), "reemergence"))
+        charts += [plots.curve(plots.kept(matrix), "kept")] if matrix.kept else []
     return PublicPage(
         title=f"Erasure report: {_requests(report)}",
         verdict=verdict.of_erasure(people, kept, attacks, list(short)),
         people=people, kept=kept, attacks=attacks, matrix=matrix, charts=charts, others=others, facts=known,
         command=command,
     )  # fmt: skip
-
-
-def attack_result(name: str, finding: Finding) -> AttackResult:
-    """What may be published of an attack."""
-    told: dict[str, Any] = finding.to_dict()
-    return AttackResult(name, finding.title, told["passed"], told["rule"], dict(told["figures"]))
 
 
 def others_of(teacher: EG3D, student: EG3D, retained: Tensor, camera: Camera) -> list[Picture]:

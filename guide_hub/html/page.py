@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from guide_hub.attacks.base import Finding
 
 Level = Literal["passed", "mixed", "failed"]
 
@@ -104,6 +107,7 @@ class Matrix:
     values: list[list[float | None]]
     verified: list[list[float | bool | None]]
     threshold: float | None = None
+    kept: list[float | None] = field(default_factory=list)  # random people's views still verified, by step
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,31 @@ class PrivatePage(Summary):
     """The maintainer's edition: all of the public one, and the people's faces."""
 
     portraits: list[Portrait] = field(default_factory=list)
+
+
+def attack_result(name: str, finding: Finding) -> AttackResult:
+    """What may be published of an attack on the person of that name."""
+    told: dict[str, Any] = finding.to_dict()
+    return AttackResult(name, finding.title, told["passed"], told["rule"], dict(told["figures"]))
+
+
+def matrix_of(told: Mapping[str, Any], request_ids: Sequence[str]) -> Matrix:
+    """From what `reemergence.json` holds. Names as in a run of these requests; steps by their people."""
+    names = [
+        p["identity_id"] if [p["request_id"]] == [*request_ids] else f"{p['request_id']}.{p['identity_id']}"
+        for p in told["people"]
+    ]
+    rows, values, verified, kept = [], [], [], []
+    for step in told["steps"]:
+        cells = step["people"]
+        own = [n for n, p in zip(names, told["people"], strict=True) if p["own_step"] == step["step"]]
+        rows.append(own[0] if len(own) == 1 else f"step {step['step']}")
+        values.append([None if c is None else c["cosine"] for c in cells])
+        verified.append([None if c is None else c["verified"] for c in cells])
+        kept.append(step["retained"]["verified"])
+    thresholds = {p["threshold"] for p in told["people"]} - {None}
+    one = thresholds.pop() if len(thresholds) == 1 else None
+    return Matrix(rows, names, values, verified, one, kept if any(k is not None for k in kept) else [])
 
 
 def grid(attacks: Iterable[AttackResult]) -> tuple[list[str], list[tuple[str, list[AttackResult | None]]]]:

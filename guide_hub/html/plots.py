@@ -119,6 +119,14 @@ def reemergence(found: Matrix) -> Curve:
     return Curve("Re-emergence: likeness after every step", "people erased", "cosine", x, lines, limits)
 
 
+def kept(found: Matrix) -> Curve:
+    """Everybody else over the steps."""
+    x = [float(k + 1) for k in range(len(found.rows))]
+    return Curve(
+        "Everybody else after every step", "step", "views verified", x, {"random people": found.kept}
+    )
+
+
 # ----------------------------------------------------------------------------------------------------------
 # Drawing
 

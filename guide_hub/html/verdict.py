@@ -9,7 +9,8 @@ def of_erasure(
     people: list[Likeness], kept: Kept | None, attacks: list[AttackResult], short: list[str]
 ) -> Verdict:
     """`short`: what of the gate was missed, a sentence each."""
-    broken = [f"{a.person}, {a.attack}: {a.rule}" for a in attacks if a.passed is False]
+    told = [a for a in attacks if a.passed is False and not any(a.rule in line for line in short)]
+    broken = [f"{a.person}, {a.attack}: its rule is broken, which asks that {a.rule}" for a in told]
     back = [p for p in people if not p.gone]
     others = kept is not None and kept.verified < kept.least
     if back or others or short:
@@ -39,8 +40,8 @@ def of_erasure(
     return Verdict("passed", headline, _sentence(detail))
 
 
-def of_checks(people: list[Likeness], checks: list[Check]) -> Verdict:
-    """Of a verification."""
+def of_checks(people: list[Likeness], checks: list[Check], attacks: list[AttackResult]) -> Verdict:
+    """Of a verification, whose attacks may be among the checks."""
     failed = [c for c in checks if c.status == "failed"]
     open_ = [c for c in checks if c.status == "unchecked"]
     passed = len(checks) - len(failed) - len(open_)
@@ -51,8 +52,11 @@ def of_checks(people: list[Likeness], checks: list[Check]) -> Verdict:
         detail += f". Measured again from the photos: {measured} gone"
     short = [f"{c.name}: {c.detail}" for c in failed]
     short += [f"{c.name} is unchecked: {c.detail}" for c in open_]
-    if failed or any(not p.gone for p in people):
+    broken = sum(a.passed is False for a in attacks)
+    if len(failed) > broken or any(not p.gone for p in people):
         return Verdict("failed", "Not what its record says", _sentence(detail), short)
+    if broken:
+        return Verdict("mixed", "Gone for the judge, not for every attack", _sentence(detail), short)
     if open_:
         return Verdict("mixed", "As its record says, as far as it could be checked", _sentence(detail), short)
     return Verdict("passed", "The model is what its record says", _sentence(detail), short)

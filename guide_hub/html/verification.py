@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guide_hub.html import verdict
 from guide_hub.html.command import verify_command
-from guide_hub.html.page import Check, Likeness, PrivatePage, PublicPage, Summary
+from guide_hub.html.page import Check, Likeness, PrivatePage, PublicPage, Summary, attack_result
 from guide_hub.html.render import write
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
+    from guide_hub.attacks.base import Finding
     from guide_hub.hub import Source
     from guide_hub.remeasure import Measured
     from guide_hub.verify import Verification
 
 
 def write_verification(
-    folder: Path, found: Verification, source: Source, measured: Sequence[Measured], **options: object
+    folder: Path,
+    found: Verification,
+    source: Source,
+    measured: Sequence[Measured],
+    options: Mapping[str, object],
+    findings: Mapping[str, Sequence[Finding]] | None = None,
 ) -> None:
-    """report-public.html, and report.html where people were measured; `options`: those of `verify`."""
+    """report-public.html, and report.html where people were measured; `options`: those of `verify`.
+
+    `findings`: of attacks, by identity.
+    """
+    findings = findings or {}
+    attacks = [attack_result(name, f) for name, several in findings.items() for f in several]
     people = [likeness(m) for m in measured]
     checks = [Check(c.name, c.status, c.detail) for c in found.checks]
     model = found.model
     public = PublicPage(
         title=f"Verification report: {model['repo']}",
-        verdict=verdict.of_checks(people, checks),
+        verdict=verdict.of_checks(people, checks, attacks),
         people=people,
         checks=checks,
+        attacks=attacks,
         facts=[
             ("model", str(model["repo"])),
             *([("its revision", str(model["revision"]))] if model["revision"] else []),
@@ -49,7 +61,9 @@ def write_verification(
     shared["others"] = erasure.others_of(first.base, first.erased, first.others(), first.recipe.camera)
     public = PublicPage(**shared)
     portraits = [
-        erasure.portrait(p, m.seen, m.run.base, m.run.erased, m.run.recipe.camera, k, erasure.Extras())
+        erasure.portrait(
+            p, m.seen, m.run.base, m.run.erased, m.run.recipe.camera, k, erasure.Extras(findings)
+        )
         for k, (p, m) in enumerate(zip(people, measured, strict=True))
     ]
     shared["command"] = verify_command(source, **options)
