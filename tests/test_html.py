@@ -27,7 +27,16 @@ from guide_hub.errors import InputError
 from guide_hub.faces import crops
 from guide_hub.guide.eraser import StepLosses
 from guide_hub.html import erasure, events, losses, plots, render, verdict
-from guide_hub.html.page import AttackResult, Check, Kept, Likeness, Matrix, PublicPage, matrix_of
+from guide_hub.html.page import (
+    AttackResult,
+    Check,
+    Kept,
+    Likeness,
+    Matrix,
+    PublicPage,
+    attack_results,
+    matrix_of,
+)
 from guide_hub.interrupt import Stopped
 from guide_hub.progress import Silent
 from guide_hub.recipe import load_recipe
@@ -88,7 +97,7 @@ def write(folder, names=("subject-a", "subject-b", "subject-c"), attacks=None, m
     rows = {n: [[float(k), 1.0, 5.0 / k, 2.0, 2.0, 1.0, 0.0] for k in range(1, 40)] for n in names}
     extras = erasure.Extras(attacks or {}, rows, matrix)
     public = erasure.public_page(
-        report, recipe.gate, extras.findings,
+        report, recipe.gate, attack_results(extras.findings),
         erasure.others_of(teacher, student, latent(BLUE).expand(9, -1, -1), recipe.camera),
         erasure.change_of(teacher, student), matrix, [], "guide-hub erase --repo BASE", [("seed", "0")],
     )  # fmt: skip

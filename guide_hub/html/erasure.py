@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from guide_hub.evaluation.views import YAW, render_views
 from guide_hub.html import events, losses, pictures, plots, verdict
 from guide_hub.html.command import erase_command, public_erase_command
 from guide_hub.html.page import (
+    AttackResult,
+    Chart,
     FoundBy,
     Gallery,
     Kept,
@@ -28,6 +30,7 @@ from guide_hub.html.page import (
     PublicPage,
     Summary,
     attack_result,
+    attack_results,
 )
 from guide_hub.html.render import write
 from guide_hub.orbit import orbit_label
@@ -84,7 +87,7 @@ def write_erasure(
     write_pages(
         plan.options.report,
         public_page(
-            report, plan.recipe.gate, extras.findings,
+            report, plan.recipe.gate, attack_results(extras.findings),
             others_of(teacher, student, retained, plan.recipe.camera),
             change_of(teacher, student), extras.matrix, extras.short, public_erase_command(plan), facts(plan),
         ),
@@ -115,11 +118,9 @@ def write_pages(
     ]
     shared = {f.name: getattr(public, f.name) for f in fields(Summary)}
     shared |= {"command": command, "facts": [*public.facts, *more]}
-    if others := [rows for name, rows in extras.losses.items() if name not in names]:
-        curves = [losses.curve(rows, "Losses over the steps") for rows in others]
-        shared["charts"] = [
-            *public.charts, *(plots.curve(c, f"stage-{k}") for k, c in enumerate(curves) if c is not None),
-        ]  # fmt: skip
+    others = [rows for name, rows in extras.losses.items() if name not in names]
+    stages = [chart for k, rows in enumerate(others) for chart in loss_charts(rows, f"stage-{k}")]
+    shared["charts"] = [*public.charts, *stages]
     write(folder, PrivatePage(**shared, portraits=portraits), public)
 
 
@@ -130,7 +131,7 @@ def write_pages(
 def public_page(
     report: Report,
     gate: Gate,
-    findings: Mapping[str, Sequence[Finding]],
+    attacks: list[AttackResult],
     others: list[Picture],
     change: dict[str, float],
     matrix: Matrix | None,
@@ -138,7 +139,7 @@ def public_page(
     command: str,
     known: list[tuple[str, str]],
 ) -> PublicPage:
-    """No argument holds a person but `findings`, of which only what `to_dict` publishes is read."""
+    """No argument holds a person."""
     people = [
         Likeness(
             report.name(e), gate.gone(e.verified_after, e.verified_others_after), e.id.before, e.now,
@@ -157,7 +158,6 @@ def public_page(
     kept = None
     if (r := report.retained) is not None:
         kept = Kept(r.n, r.verified, r.lpips_mean, gate.retained_min)
-    attacks = [attack_result(name, f) for name, found in findings.items() for f in found]
     charts = [plots.likeness(people, "likeness")] if people else []
     charts += [plots.layers(change, "layers")] if change else []
     if matrix is not None and len(matrix.rows) > 1:
@@ -183,16 +183,15 @@ def others_of(teacher: EG3D, student: EG3D, retained: Tensor, camera: Camera) ->
     return rows
 
 
-@torch.no_grad()
 def change_of(teacher: EG3D, student: EG3D) -> dict[str, float]:
     """Of every trained layer |change| / |weights|, as anybody can compute it from the two models."""
-    before = dict(teacher.backbone.synthesis.named_parameters())
+    before = {n: p.detach().cpu().double() for n, p in teacher.backbone.synthesis.named_parameters()}
     sums: dict[str, list[float]] = {}
     for name, p in student.backbone.synthesis.named_parameters():
         layer = ".".join(name.split(".")[:2])
         total = sums.setdefault(layer, [0.0, 0.0])
-        total[0] += float((p - before[name]).double().square().sum())
-        total[1] += float(before[name].double().square().sum())
+        total[0] += float((p.detach().cpu().double() - before[name]).square().sum())
+        total[1] += float(before[name].square().sum())
     return {layer: (a / b) ** 0.5 if b else 0.0 for layer, (a, b) in sums.items()}
 
 
@@ -257,12 +256,20 @@ def portrait(
         pictures.tile(photo, "fitted" if n < seen.fitted else "held out", f"Photo {n + 1} of {name}", 160)
         for n, photo in enumerate(seen.photos)
     ]
-    curve = losses.curve(extras.losses.get(name, []))
-    charts = [plots.curve(curve, f"losses-{k}")] if curve is not None else []
+    charts = loss_charts(extras.losses.get(name, []), f"losses-{k}")
     attacks = [found_by(name, f, f"attack-{k}-{n}") for n, f in enumerate(extras.findings.get(name, ()))]
     words = ", ".join(views)
     turning = pictures.turntable([*views.values()], words, f"{name} turning to and fro: {words}", 176)
     return Portrait(likeness, tiles, galleries, turning, photos, charts, attacks)
+
+
+def loss_charts(rows: list[list[float]], key: str) -> list[Chart]:
+    """One, where there is something to draw; it says so where it does not begin at the first step."""
+    curve, late = losses.curve(rows), losses.begins_late(rows)
+    if curve is None:
+        return []
+    note = "" if late is None else f"The steps before {late} were not noted."
+    return [replace(plots.curve(curve, key), note=note)]
 
 
 def found_by(name: str, finding: Finding, key: str) -> FoundBy:

@@ -153,8 +153,8 @@ class Summary:
 class PublicPage(Summary):
     """The edition for everybody. Only ids that look opaque get in, and nothing has room for a person.
 
-    Its figures come from the report and from what attacks publish, its pictures from random latents: who
-    builds it (`public_page` in `erasure` and `verification`) is given nothing else.
+    The functions that build it (`public_page` in `erasure` and `verification`) are given figures, what
+    attacks publish, and pictures of random latents, and nothing else.
     """
 
     def __post_init__(self) -> None:
@@ -208,6 +208,11 @@ def attack_result(name: str, finding: Finding) -> AttackResult:
     """What may be published of an attack on the person of that name."""
     told: dict[str, Any] = finding.to_dict()
     return AttackResult(name, finding.title, told["passed"], told["rule"], dict(told["figures"]))
+
+
+def attack_results(findings: Mapping[str, Sequence[Finding]]) -> list[AttackResult]:
+    """Of everybody, by name."""
+    return [attack_result(name, f) for name, several in findings.items() for f in several]
 
 
 def matrix_of(told: Mapping[str, Any], request_ids: Sequence[str]) -> Matrix:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guide_hub.html import verdict
 from guide_hub.html.command import verify_command
-from guide_hub.html.page import Check, Likeness, PrivatePage, PublicPage, Summary, attack_result
+from guide_hub.html.page import (
+    AttackResult,
+    Check,
+    Likeness,
+    PrivatePage,
+    PublicPage,
+    Summary,
+    attack_results,
+)
 from guide_hub.html.render import write
 from guide_hub.version import __version__
 
@@ -33,41 +41,49 @@ def write_verification(
     `findings`: of attacks, by identity.
     """
     findings = findings or {}
-    attacks = [attack_result(name, f) for name, several in findings.items() for f in several]
     people = [likeness(m) for m in measured]
-    checks = [Check(c.name, c.status, c.detail) for c in found.checks]
-    model = found.model
-    public = PublicPage(
-        title=f"Verification report: {model['repo']}",
-        verdict=verdict.of_checks(people, checks, attacks),
-        people=people,
-        checks=checks,
-        attacks=attacks,
-        facts=[
-            ("model", str(model["repo"])),
-            *([("its revision", str(model["revision"]))] if model["revision"] else []),
-            ("guide-hub", __version__),
-        ],
-        command=verify_command(source),
-    )
+    public = public_page(found, verify_command(source), people, attack_results(findings))
     if not measured:
         write(folder, None, public)
         return
     from guide_hub.html import erasure, plots
 
-    first = measured[0].run
-    shared = {f.name: getattr(public, f.name) for f in fields(Summary)}
-    shared["charts"] = [plots.likeness(people, "likeness")]
-    shared["others"] = erasure.others_of(first.base, first.erased, first.others(), first.recipe.camera)
-    public = PublicPage(**shared)
+    run = measured[0].run
+    public = replace(
+        public,
+        charts=[plots.likeness(people, "likeness")],
+        others=erasure.others_of(run.base, run.erased, run.others(), run.recipe.camera),
+    )
     portraits = [
         erasure.portrait(
             p, m.seen, m.run.base, m.run.erased, m.run.recipe.camera, k, erasure.Extras(findings)
         )
         for k, (p, m) in enumerate(zip(people, measured, strict=True))
     ]
+    shared = {f.name: getattr(public, f.name) for f in fields(Summary)}
     shared["command"] = verify_command(source, **options)
     write(folder, PrivatePage(**shared, portraits=portraits), public)
+
+
+def public_page(
+    found: Verification, command: str, people: list[Likeness], attacks: list[AttackResult]
+) -> PublicPage:
+    """The checks, and averages of the people."""
+    checks = [Check(c.name, c.status, c.detail) for c in found.checks]
+    repo, revision = found.model["repo"], found.model["revision"]
+    return PublicPage(
+        title=f"Verification report: {'a model folder' if repo == 'local' else repo}",
+        verdict=verdict.of_checks(people, checks, attacks),
+        people=people,
+        attacks=attacks,
+        checks=checks,
+        facts=[
+            ("model", str(repo)),
+            *([("its revision", revision)] if revision else []),
+            ("guide-hub", __version__),
+        ],
+        command=command,
+    )
 
 
 def likeness(measured: Measured) -> Likeness:
