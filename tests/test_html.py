@@ -73,14 +73,16 @@ def erased(name, now=0.1, views=0.0):
 
 def findings():
     curve = Curve(f"{MARK} found", "step", "cosine", [0, 1, 2], {MARK: [0.1, 0.2, 0.3]}, {"threshold": 0.5})
-    picture = {f"{MARK}.jpg": plain(CYAN, 2)}
+    picture = {f"{MARK}.jpg, the erased model": plain(CYAN, 2)}
     kept = Finding("draws", "Random draws", True, "no draw is verified", {"draws": 2000, "cosine_max": 0.21})
     return {
         "subject-a": [
-            Finding("inv", "Re-inversion", False, "at most 10 % verify", {"best": 0.6}, [curve], picture),
+            Finding(
+                "reinversion", "Re-inversion", False, "at most 10 % verify", {"best": 0.6}, [curve], picture
+            ),
             kept,
         ],
-        "subject-b": [Finding("inv", "Re-inversion", None, "nothing to judge", {}), kept],
+        "subject-b": [Finding("reinversion", "Re-inversion", None, "nothing to judge", {}), kept],
     }
 
 
@@ -153,6 +155,7 @@ def test_private_page_shows_the_people(folder):
     assert f"/home/{MARK}/takedown.yaml" in text
     assert f"{MARK}.jpg" in text
     assert "Private edition" in text
+    assert text.count("best attack") == 1
 
 
 def test_public_page_holds_nothing_of_a_person(folder):
@@ -357,7 +360,7 @@ def test_verdict_of_an_erasure():
     assert "1 could not be judged" in of([GONE], STILL, [HELD, OPEN]).detail
     mixed = of([GONE], STILL, [HELD, BROKEN])
     assert mixed.level == "mixed"
-    assert mixed.short == ["a, draws: its rule is broken, which asks that y"]
+    assert mixed.short == ["a: draws. Its rule does not hold: y"]
     assert of([GONE, BACK], STILL).level == "failed"
     assert "1 of 2 people is still recognised" in of([GONE, BACK], STILL).detail
     assert "50%" in of([GONE], CHANGED).detail

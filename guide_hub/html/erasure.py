@@ -31,6 +31,7 @@ from guide_hub.html.page import (
     Summary,
     attack_result,
     attack_results,
+    urgency,
 )
 from guide_hub.html.render import write
 from guide_hub.orbit import orbit_label
@@ -251,15 +252,17 @@ def portrait(
             rows.append(
                 pictures.strip(held, word, f"Held-out photos of {name} as the model shows them, {word}")
             )
-        galleries.append(Gallery("At the latents of held-out photos", rows))
+        galleries.append(Gallery("At the latents of held-out photos", rows, wrap=len(seen.ws) < 4))
     photos = [
         pictures.tile(photo, "fitted" if n < seen.fitted else "held out", f"Photo {n + 1} of {name}", 160)
         for n, photo in enumerate(seen.photos)
     ]
     charts = loss_charts(extras.losses.get(name, []), f"losses-{k}")
+    tiles += best_attack(name, extras.findings.get(name, ()))
     attacks = [found_by(name, f, f"attack-{k}-{n}") for n, f in enumerate(extras.findings.get(name, ()))]
     words = ", ".join(views)
     turning = pictures.turntable([*views.values()], words, f"{name} turning to and fro: {words}", 176)
+    attacks = sorted(attacks, key=lambda found: urgency(found.result))
     return Portrait(likeness, tiles, galleries, turning, photos, charts, attacks)
 
 
@@ -270,6 +273,15 @@ def loss_charts(rows: list[list[float]], key: str) -> list[Chart]:
         return []
     note = "" if late is None else f"The steps before {late} were not noted."
     return [replace(plots.curve(curve, key), note=note)]
+
+
+def best_attack(name: str, findings: Sequence[Finding]) -> list[Picture]:
+    """A tile of the closest that a search came in the erased model, where one was made."""
+    return [
+        pictures.tile(images[0], "best attack", f"The closest to {name} that a search found afterwards")
+        for f in findings if f.attack == "reinversion"
+        for caption, images in f.pictures.items() if "erased" in caption and len(images)
+    ]  # fmt: skip
 
 
 def found_by(name: str, finding: Finding, key: str) -> FoundBy:

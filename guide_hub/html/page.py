@@ -165,10 +165,14 @@ class PublicPage(Summary):
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows of renders that are looked at together, such as one person's before and after."""
+    """Rows of renders that are looked at together, such as one person's before and after.
+
+    `wrap`: short ones, which may stand side by side.
+    """
 
     title: str
     rows: list[Picture]
+    wrap: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,3 +246,12 @@ def grid(attacks: Iterable[AttackResult]) -> tuple[list[str], list[tuple[str, li
         people += [] if a.person in people else [a.person]
         rows.setdefault(a.attack, {})[a.person] = a
     return people, [(name, [found.get(p) for p in people]) for name, found in rows.items()]
+
+
+def broken_first(attacks: Iterable[AttackResult]) -> list[AttackResult]:
+    """Then those that could not be judged, then the rest."""
+    return sorted(attacks, key=urgency)
+
+
+def urgency(attack: AttackResult) -> int:
+    return 0 if attack.passed is False else 1 if attack.passed is None else 2

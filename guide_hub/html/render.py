@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from guide_hub.html.page import Likeness, PrivatePage, PublicPage, Summary, grid
+from guide_hub.html.page import Likeness, PrivatePage, PublicPage, Summary, broken_first, grid
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
@@ -65,7 +65,13 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
-        cosine=_cosine, number=_number, share=_share, plain=_plain, heat=_heat, said=_said
+        broken_first=broken_first,
+        cosine=_cosine,
+        number=_number,
+        share=_share,
+        plain=_plain,
+        heat=_heat,
+        said=_said,
     )
     return environment
 
@@ -94,11 +100,11 @@ def _number(value: float | int | bool | None) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}" if value else "0"
 
 
 def _cosine(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
 
 
 def _share(value: float | None) -> str:

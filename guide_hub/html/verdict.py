@@ -10,7 +10,7 @@ def of_erasure(
 ) -> Verdict:
     """`short`: what of the gate was missed, a sentence each."""
     told = [a for a in attacks if a.passed is False and not any(a.rule in line for line in short)]
-    broken = [f"{a.person}, {a.attack}: its rule is broken, which asks that {a.rule}" for a in told]
+    broken = [f"{a.person}: {a.attack}. Its rule does not hold: {a.rule}" for a in told]
     back = [p for p in people if not p.gone]
     others = kept is not None and kept.verified < kept.least
     if back or others or short:
