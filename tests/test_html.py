@@ -577,6 +577,7 @@ DRIVER = shutil.which("chromedriver")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage",
 )  # fmt: skip
 
 
@@ -585,12 +586,17 @@ def browser(tmp_path_factory):
     webdriver = pytest.importorskip("selenium.webdriver")
     if BROWSER is None or DRIVER is None:
         pytest.skip("there is no Chromium with its driver here")
+    from selenium.common.exceptions import WebDriverException
+
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    except WebDriverException as error:
+        pytest.skip(f"Chromium does not start here: {error.msg}")
     yield driver
     driver.quit()
 
