@@ -94,13 +94,14 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     from guide_hub.eg3d import EG3D
     from guide_hub.evaluation.identity import embed, measure_person, measure_retained
     from guide_hub.evaluation.views import yaw_cameras
+    from guide_hub.html import erasure as html
+    from guide_hub.html.losses import Losses
     from guide_hub.hub import WEIGHTS
     from guide_hub.latents import LatentSpace
     from guide_hub.networks import choose, load, weights_sha256
     from guide_hub.people import Finder, check_grouping, read_subjects
     from guide_hub.publish import make_record, write_folder
     from guide_hub.sequence import Sequence, pick_device
-    from guide_hub.sheets import write_private_report
 
     assert plan.ledger is not None
     recipe, identities, known = plan.recipe, plan.identities, plan.ledger.known
@@ -148,6 +149,8 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             }
         else:
             state = {key: saved[key] for key in ("made_with", "points", "photos", "inversions")}
+        noted = Losses(progress, (saved or {}).get("losses"))
+        state["losses"] = noted.rows
         points = [ws.to(device) for ws in state["points"]]
         photos = [s.photos[kept] for s, kept in zip(subjects, state["photos"], strict=True)]
 
@@ -165,7 +168,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             plan.options.seed,
             checkpoint,
             stopper,
-            progress,
+            noted,
             state,
             processes,
             earlier=earlier.memories(known),
@@ -196,16 +199,14 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         report.inversions = [InversionReport(**figures) for figures in state["inversions"]]
 
         if plan.options.report is not None:
-            progress.stage("writing the private report")
-            write_private_report(
-                plan,
-                [s.photos for s in subjects],
-                points,
-                [e.w_t for e in sequence.erased],
-                teacher,
-                student,
-                people,
-            )
+            progress.stage("writing the report")
+            seen = [
+                html.Seen(s.photos, len(kept) - len(ws) + 1, ws, e.w_t)
+                for s, kept, ws, e in zip(subjects, photos, points, sequence.erased, strict=True)
+            ]
+            short = [p.message for p in _misses(report, recipe)] if failed(report) else []
+            extras = html.Extras(losses=noted.rows, short=short)
+            html.write_erasure(plan, report, seen, teacher, student, people, extras)
         faces = [embed(judge, crops) for crops in photos]
         progress.stage("writing the model")
         with stopper.step():  # a signal waits: the folder and the ledger are there, or they are not

@@ -13,6 +13,7 @@ from guide_hub import record as records
 from guide_hub.checkpoint import default_state, fingerprint
 from guide_hub.earlier import Earlier, recall, rehearses
 from guide_hub.errors import InputError, Problem
+from guide_hub.html import events
 from guide_hub.ledger import Entry
 from guide_hub.recipe import Recipe, load_recipe
 from guide_hub.request import Identity, Request, load_request
@@ -33,6 +34,7 @@ class Options:
     device: str = "auto"
     seed: int = 0
     report: Path | None = None
+    tensorboard: bool = False
     state: Path | None = None
     license: Path | None = None
     delete_other_weights: bool = False
@@ -149,6 +151,8 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
 
     Changes nothing. Raises InputError, HubError or ConflictError for all that would fail later.
     """
+    if options.tensorboard:
+        events.check(options.report)
     wanted = _load([request] if isinstance(request, (str, Path)) else request, repo)
     revision = options.revision or _target_revision(wanted)
     source = hub.resolve(repo, revision, options.license)

@@ -5,11 +5,12 @@ The people are found in the base once more and measured on the model, as the run
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from guide_hub import hub
 from guide_hub import record as records
@@ -18,9 +19,11 @@ from guide_hub.checkpoint import default_state
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import HubError
 from guide_hub.evaluation.identity import PersonMeasure, measure_person
+from guide_hub.html.erasure import Seen
+from guide_hub.latents import LatentSpace
 from guide_hub.networks import choose, load
 from guide_hub.people import Finder, Subject, check_grouping, read_subjects
-from guide_hub.pipeline import find_threshold
+from guide_hub.pipeline import RETAINED_SEED, find_threshold
 from guide_hub.request import Identity, Request, load_request
 from guide_hub.sequence import Progress, pick_device
 from guide_hub.verify import Check, Verification
@@ -32,12 +35,17 @@ Entry = dict[str, Any]  # an erasure of the record
 
 @dataclass(frozen=True)
 class Measured:
-    """One identity's cosines, measured now. `of_run`: the model is the one that its own run left."""
+    """One identity's cosines, measured now. `of_run`: the model is the one that its own run left.
+
+    `run` and `seen` are private: the models and the person's pictures, for a report.
+    """
 
     identity_id: str
     threshold: float
     figures: PersonMeasure
     of_run: bool
+    run: Run = field(repr=False)
+    seen: Seen = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         m = self.figures
@@ -77,15 +85,17 @@ def remeasure(
     state: Path | None,
     device: str,
     progress: Progress,
-) -> None:
+) -> list[Measured]:
     """Adds to `found` the checks that take the photos: commitments, and figures on the model's weights.
+
+    Gives what was measured of each person.
 
     `base` names the base of a model whose record only says that it was a folder. InputError or HubError:
     the request, its photos or the key cannot be used, or a base cannot be had.
     """
     wanted = load_request(request)
     if source.record_file is None or any(c.name == "record" and c.status == "failed" for c in found.checks):
-        return
+        return []
     listed = records.erasures_of(records.read_record(source.record_file), wanted.request_id)
     entries = {e["identityId"]: e for e in listed}
     keys = records.find_keys(state or default_state())
@@ -94,9 +104,10 @@ def remeasure(
         measured = _measure(source, wanted, entries, base, pick_device(device), progress)
     except HubError as error:
         found.checks.append(Check("figures", "unchecked", error.problems[0].message))
-        return
+        return []
     found.measured = [m.to_dict() for m in measured]
     found.checks += [m.check(entries[m.identity_id]) for m in measured]
+    return measured
 
 
 def _commitment(wanted: Request, identity: Identity, entry: Entry | None, keys: list[bytes]) -> Check:
@@ -124,7 +135,7 @@ def _measure(
     progress.stage("loading the models")
     erased = EG3D.from_pretrained(str(source.folder)).to(device).eval().requires_grad_(False)
     subjects = read_subjects(wanted.identities, erased.config.img_resolution, device)
-    runs: dict[Path, _Run] = {}
+    runs: dict[Path, Run] = {}
     measured = []
     for subject in subjects:
         name = subject.identity.id
@@ -132,11 +143,12 @@ def _measure(
             continue
         holder, base = _origin(source, given, entries[name], progress)
         if holder.folder not in runs:
-            runs[holder.folder] = run = _Run(holder, base, erased, progress)
+            runs[holder.folder] = run = Run(holder, base, erased, progress)
             check_grouping(subjects, run.networks.identity_judge, run.find.threshold)
         run = runs[holder.folder]
         progress.stage(f"finding and measuring {name}")
-        measured.append(Measured(name, run.find.threshold, run.measure(subject), holder is source))
+        figures, seen = run.measure(subject)
+        measured.append(Measured(name, run.find.threshold, figures, holder is source, run, seen))
     return measured
 
 
@@ -153,7 +165,7 @@ def _origin(
     return source, base
 
 
-class _Run:
+class Run:
     """What erased somebody: the base and, by the recipe that `holder` carries, the networks and cameras."""
 
     def __init__(self, holder: hub.Source, base: hub.Source, erased: EG3D, progress: Progress):
@@ -170,10 +182,16 @@ class _Run:
         )
         self.find = Finder(self.base, self.recipe, self.networks, threshold)
 
-    def measure(self, subject: Subject) -> PersonMeasure:
+    def measure(self, subject: Subject) -> tuple[PersonMeasure, Seen]:
         """The subject, found in the base, measured on both models."""
         person, find = self.find(subject), self.find
-        return measure_person(
+        figures = measure_person(
             self.base, self.erased, self.networks.identity_judge, subject.photos[person.measured],
             person.points, find.cameras, find.threshold, person.fitted,
         )  # fmt: skip
+        return figures, Seen(subject.photos, person.fitted, person.points)
+
+    def others(self) -> Tensor:
+        """The random people of a run with seed 0: ws [N, num_ws, w_dim]."""
+        draw = torch.Generator().manual_seed(RETAINED_SEED)
+        return LatentSpace(self.base).random(self.recipe.gate.retained_people, draw)

@@ -1,4 +1,4 @@
-"""Contact sheets: rows of renders under captions, and the private ones with the people's faces."""
+"""Contact sheets: rows of renders under captions, and private ones of photos and inversions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from guide_hub.faces.crops import to_tensor
 if TYPE_CHECKING:
     from guide_hub.inversion import Person
     from guide_hub.people import Subject
-    from guide_hub.plan import Plan
     from guide_hub.recipe import Camera
 
 LABEL = 16  # pixels of a caption
@@ -45,38 +44,6 @@ def to_picture(image: Tensor) -> Image.Image:
     """[3, H, W] in [-1, 1] -> RGB picture."""
     pixels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def write_private_report(
-    plan: Plan,
-    crops: list[Tensor],
-    latents: list[Tensor],
-    targets: list[Tensor],
-    teacher: EG3D,
-    student: EG3D,
-    retained: Tensor,
-) -> None:
-    """Sheets with the erased people's faces, for the maintainer alone: `--report DIR`, never pushed."""
-    assert plan.options.report is not None
-    folder = _private_folder(plan.options.report)
-    cameras = yaw_cameras(teacher, plan.recipe.camera, 5)
-    for identity, photos, ws, target in zip(plan.identities, crops, latents, targets, strict=True):
-        rows = {
-            "photos": photos,
-            "before": render_views(teacher, ws[:1], cameras)[0],
-            "after": render_views(student, ws[:1], cameras)[0],
-            "target": render_views(teacher, target, cameras)[0],
-        }
-        if len(ws) > 1:
-            rows["held-out photos' latents, before"] = render_views(teacher, ws[1:], cameras[2:3])[:, 0]
-            rows["held-out photos' latents, after"] = render_views(student, ws[1:], cameras[2:3])[:, 0]
-        _save_private(sheet(rows, 2), folder / f"{identity.label}.png")
-    front = cameras[2:3]
-    rows = {
-        "others before": render_views(teacher, retained[:10], front)[:, 0],
-        "others after": render_views(student, retained[:10], front)[:, 0],
-    }
-    _save_private(sheet(rows, 2), folder / "retained.png")
 
 
 def write_inversion_sheet(

@@ -23,6 +23,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
+@click.option("--report", type=FOLDER, help="An HTML page for the public; with --request a private one too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
 def command(
@@ -32,6 +33,7 @@ def command(
     base: str | None,
     state: Path | None,
     device: str,
+    report: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -43,14 +45,22 @@ def command(
     from guide_hub import hub
     from guide_hub.cli import output
     from guide_hub.errors import RefusedError
+    from guide_hub.record import keep_apart
     from guide_hub.verify import verify
 
     source = hub.resolve(repo, revision)
-    found = verify(source)
+    if report is not None and source.kind == "folder":
+        keep_apart(report, source.folder, what="the report may show people's faces", option="--report")
+    found, measured = verify(source), []
     if request is not None:
         from guide_hub.remeasure import remeasure
 
-        remeasure(found, source, request, base, state, device, output.progress(quiet))
+        measured = remeasure(found, source, request, base, state, device, output.progress(quiet))
+    if report is not None:
+        from guide_hub.html.verification import write_verification
+
+        options = {"request": request, "base": base, "state": state, "device": device, "report": report}
+        write_verification(report, found, source, measured, options)
     if found.failed:
         names = ", ".join(check.name for check in found.failed)
         refused = RefusedError(f"{len(found.failed)} of {len(found.checks)} checks failed: {names}")
