@@ -5,6 +5,7 @@ The people are found in the base once more and measured on the model, as the run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,22 @@ import torch
 
 from guide_hub import hub
 from guide_hub import record as records
+from guide_hub.attacks.base import Case, Finding
+from guide_hub.attacks.budget import FULL, Budget
+from guide_hub.attacks.case import figures_text, make_case, secrets_of
+from guide_hub.attacks.suite import run_all
 from guide_hub.base import find_base, read_recipe
 from guide_hub.checkpoint import default_state
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import HubError
 from guide_hub.evaluation.identity import PersonMeasure, measure_person
+from guide_hub.inversion import Person
 from guide_hub.networks import choose, load
 from guide_hub.people import Finder, Subject, check_grouping, read_subjects
 from guide_hub.pipeline import find_threshold
 from guide_hub.request import Identity, Request, load_request
 from guide_hub.sequence import Progress, pick_device
-from guide_hub.verify import Check, Verification
+from guide_hub.verify import Check, Status, Verification
 
 TOLERANCE = 0.02  # of a cosine; one thread or two: 0.0005 on fitted photos, 0.004 on held-out ones
 
@@ -77,26 +83,45 @@ def remeasure(
     state: Path | None,
     device: str,
     progress: Progress,
-) -> None:
-    """Adds to `found` the checks that take the photos: commitments, and figures on the model's weights.
+    attacks: Sequence[str] = (),
+    budget: Budget | None = None,
+) -> dict[str, list[Finding]]:
+    """Adds to `found` the checks that take the photos: commitments, figures on the model's weights, attacks.
 
-    `base` names the base of a model whose record only says that it was a folder. InputError or HubError:
-    the request, its photos or the key cannot be used, or a base cannot be had.
+    `base` names the base of a model whose record only says that it was a folder. `attacks` by name, each
+    within `budget`; gives what they found of each identity. InputError or HubError: the request, its photos
+    or the key cannot be used, or a base cannot be had.
     """
+    findings: dict[str, list[Finding]] = {}
     wanted = load_request(request)
     if source.record_file is None or any(c.name == "record" and c.status == "failed" for c in found.checks):
-        return
+        return findings
     listed = records.erasures_of(records.read_record(source.record_file), wanted.request_id)
     entries = {e["identityId"]: e for e in listed}
     keys = records.find_keys(state or default_state())
     found.checks += [_commitment(wanted, i, entries.get(i.id), keys) for i in wanted.identities]
     try:
-        measured = _measure(source, wanted, entries, base, pick_device(device), progress)
+        measured, cases = _measure(source, wanted, entries, base, pick_device(device), progress)
     except HubError as error:
         found.checks.append(Check("figures", "unchecked", error.problems[0].message))
-        return
+        return findings
     found.measured = [m.to_dict() for m in measured]
     found.checks += [m.check(entries[m.identity_id]) for m in measured]
+    if not attacks:
+        return findings
+    found.attacks = []
+    for name, case in cases.items():
+        for attack in attacks:
+            progress.stage(f"attacking {name}: {attack}")
+            findings.setdefault(name, []).extend(run_all(case, [attack], budget or FULL))
+        found.checks += [_attacked(name, f) for f in findings[name]]
+        found.attacks += [{"identity_id": name, **f.to_dict()} for f in findings[name]]
+    return findings
+
+
+def _attacked(name: str, finding: Finding) -> Check:
+    status: Status = "unchecked" if finding.passed is None else "passed" if finding.passed else "failed"
+    return Check(f"{finding.attack} {name}", status, f"{finding.rule}: {figures_text(finding.figures)}")
 
 
 def _commitment(wanted: Request, identity: Identity, entry: Entry | None, keys: list[bytes]) -> Check:
@@ -119,13 +144,13 @@ def _measure(
     given: str | None,
     device: torch.device,
     progress: Progress,
-) -> list[Measured]:
-    """Each identity on record, in the model that it was erased from and in `source`."""
+) -> tuple[list[Measured], dict[str, Case]]:
+    """Each identity on record, in the model that it was erased from and in `source`; what attacks need."""
     progress.stage("loading the models")
     erased = EG3D.from_pretrained(str(source.folder)).to(device).eval().requires_grad_(False)
     subjects = read_subjects(wanted.identities, erased.config.img_resolution, device)
     runs: dict[Path, _Run] = {}
-    measured = []
+    measured, cases, memos = [], {}, dict[Path, dict[Any, Any]]()
     for subject in subjects:
         name = subject.identity.id
         if name not in entries:
@@ -136,8 +161,11 @@ def _measure(
             check_grouping(subjects, run.networks.identity_judge, run.find.threshold)
         run = runs[holder.folder]
         progress.stage(f"finding and measuring {name}")
-        measured.append(Measured(name, run.find.threshold, run.measure(subject), holder is source))
-    return measured
+        person = run.find(subject)
+        measured.append(Measured(name, run.find.threshold, run.measure(subject, person), holder is source))
+        memo = memos.setdefault(holder.folder, {})
+        cases[name] = run.case(subject, person, source.folder, memo)
+    return measured, cases
 
 
 def _origin(
@@ -170,9 +198,18 @@ class _Run:
         )
         self.find = Finder(self.base, self.recipe, self.networks, threshold)
 
-    def measure(self, subject: Subject) -> PersonMeasure:
-        """The subject, found in the base, measured on both models."""
-        person, find = self.find(subject), self.find
+    def case(self, subject: Subject, person: Person, folder: Path, memo: dict[Any, Any]) -> Case:
+        """What an attack on the subject is given."""
+        find, photos = self.find, subject.photos[person.measured]
+        secrets = secrets_of(subject.identity)
+        return make_case(
+            self.base, self.erased, self.recipe, self.networks, person.points, photos, person.fitted,
+            find.threshold, folder=folder, secrets=secrets, memo=memo,
+        )  # fmt: skip
+
+    def measure(self, subject: Subject, person: Person) -> PersonMeasure:
+        """The subject, found in the base as `person`, measured on both models."""
+        find = self.find
         return measure_person(
             self.base, self.erased, self.networks.identity_judge, subject.photos[person.measured],
             person.points, find.cameras, find.threshold, person.fitted,
