@@ -23,6 +23,13 @@ ATTACKS = {
     "views": Entry("cameras that the training never had", True, True, "T1"),
     "neighbourhood": Entry("latents around the person's, and mixtures with other people", True, True, "T2"),
     "draws": Entry("random people of the model", True, False, "T2"),
+    "retention": Entry(
+        "random people, and those most like the erased one, still themselves", True, False, "-"
+    ),
+    "reflection": Entry("the surrogate, mirrored through the mean face", True, False, "T4, T5"),
+    "leaks": Entry("the files to be published", True, True, "T5"),
+    "drift": Entry("the model's pictures as a whole", False, False, "-"),
+    "reinversion": Entry("a search through all latents, a photo in hand", False, False, "T2"),
 }
 GATING = [name for name, entry in ATTACKS.items() if entry.gates]
 GROUPS = ("quick", "all")
