@@ -51,9 +51,9 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
         "no file holds latents, embeddings, photos or names of photos; of pictures that are like the person, "
         "as strangers can be, the number is reported"
     )
-    return Finding(
-        "leaks", title, not found, rule, {"files": len(files), "pictures_like_the_person": alike, "faults": len(found), **kinds}
-    )  # fmt: skip
+    figures: dict[str, float | int | None] = {"files": len(files), "faults": len(found)}
+    figures |= {"pictures_like_the_person": alike, **kinds}
+    return Finding("leaks", title, not found, rule, figures)
 
 
 def patterns(case: Case) -> list[bytes]:

@@ -30,6 +30,8 @@ ATTACKS = {
     "leaks": Entry("the files to be published", True, True, "T5"),
     "drift": Entry("the model's pictures as a whole", False, False, "-"),
     "reinversion": Entry("a search through all latents, a photo in hand", False, False, "T2"),
+    "relearning": Entry("fine-tuning, on one photo and on other people", False, False, "T3"),
+    "beacon": Entry("where the base and the erased model differ most", False, False, "T4, T5"),
 }
 GATING = [name for name, entry in ATTACKS.items() if entry.gates]
 GROUPS = ("quick", "all")
