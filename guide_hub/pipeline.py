@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from guide_hub import earlier
 from guide_hub import record as records
+from guide_hub.attacks.registry import ATTACKS
 from guide_hub.checkpoint import Checkpoint, fingerprint
 from guide_hub.delivery import deliver
 from guide_hub.errors import ConflictError, GuideHubError, InputError, Problem, RefusedError
@@ -91,6 +92,7 @@ def erase(
 def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     import torch
 
+    from guide_hub.attacks.erasure import attack_everybody, refuse_leaks, run_cases
     from guide_hub.eg3d import EG3D
     from guide_hub.evaluation.identity import embed, measure_person, measure_retained
     from guide_hub.evaluation.views import yaw_cameras
@@ -194,6 +196,10 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             )
         report = make_report(plan, sequence.measured, final, retained, threshold, again)
         report.inversions = [InversionReport(**figures) for figures in state["inversions"]]
+        cases = {}
+        if recipe.gate.attacks == "quick":
+            cases = run_cases(plan, teacher, student, networks, points, photos, threshold, sequence.erased)
+            attack_everybody(report, cases, progress)
 
         if plan.options.report is not None:
             progress.stage("writing the private report")
@@ -211,7 +217,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         with stopper.step():  # a signal waits: the folder and the ledger are there, or they are not
             if not plan.built:
                 statement = partial(make_record, plan, report, device.type)
-                write_folder(plan, statement, student, teacher, people)
+                write_folder(plan, statement, student, teacher, people, partial(refuse_leaks, cases))
             if not failed(report):
                 made = earlier.Made(
                     recipe, plan.options.seed, judged_by, records.file_sha256(plan.output / WEIGHTS)
@@ -381,6 +387,11 @@ def _misses(report: Report, recipe: Recipe) -> list[Any]:
                     f"of the views (at most {gate.held_out_views_max:.0%})"
                 )
             )
+        out += [
+            Problem(f"{report.name(e)}: the attack {a['attack']} finds the person: not so that {a['rule']}")
+            for a in e.attacks
+            if a["passed"] is False and ATTACKS[a["attack"]].gates
+        ]
     for old in report.earlier:
         if old.result == "FAILED":
             views = f"verified in {old.verified_now:.0%} of the views (at most {gate.erased_views_max:.0%})"

@@ -107,8 +107,8 @@ def _starts(
     return [*starts, *space.random(n, rng).split(1)][:n], pose
 
 
-class Likelihood:
-    """How likely a latent is: its Mahalanobis distance over the median of random ones; typical is 1."""
+class Unlikeliness:
+    """How unlikely a latent is: its Mahalanobis distance over the median of random ones; typical is 1."""
 
     def __init__(self, space: LatentSpace):
         rows = space.random(LIKELY, torch.Generator().manual_seed(1))[:, 0].double()
@@ -138,7 +138,7 @@ def _finding(
     after, before = (torch.cat([f.cosine for f in found]) for found in (erased, source))
     best_after, best_before = after.mean(1).max(), before.mean(1).max()
     verified, recovery = share(after, case.threshold), float(best_after.clamp(min=0) / best_before)
-    likely = Likelihood(space)
+    unlikely = Unlikeliness(space)
     ws = torch.cat([f.ws for f in erased])
     top = int(after.mean(1).argmax())
     figures: dict[str, float | int | None] = {
@@ -151,7 +151,8 @@ def _finding(
         "verified_before": short(share(before, case.threshold)),
         "cosine_best_controls": None,
         "verified_controls": None,
-        "likelihood_best": short(likely(ws)[top]),
+        "unlikeliness_best": short(unlikely(ws)[top]),
+        "unlikeliness_source": short(unlikely(torch.cat([f.ws for f in source])).mean()),
     }
     if controls:
         theirs = torch.stack([f.cosine for f in controls])  # [controls, R, V]
