@@ -36,8 +36,8 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
         "there is no line: the distances are to be read beside those of two samplings of the source",
         {
             "samples": budget.drift_samples,
-            "kid": short(moved.kid * 1e3) / 1e3,
-            "kid_floor": short(floor.kid * 1e3) / 1e3,
+            "kid": round(moved.kid, 7),
+            "kid_floor": round(floor.kid, 7),
             "frechet": short(moved.fid),
             "frechet_floor": short(floor.fid),
         },
