@@ -118,8 +118,9 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         progress.stage("reading the photos")
         subjects = read_subjects(identities, teacher.config.img_resolution, device)
         threshold = find_threshold(
-            plan.source, plan.weights_sha256, teacher, judge, names.identity_judge, recipe, progress
-        )
+            plan.source, plan.weights_sha256, teacher, judge, names.identity_judge, recipe, progress,
+            plan.state,
+        )  # fmt: skip
         check_grouping(subjects, judge, threshold)
         given = plan.options.latents
         weights = weights_sha256(names)
@@ -266,16 +267,22 @@ def find_threshold(
     name: str,
     recipe: Recipe,
     progress: Progress,
+    state: Path | None = None,
 ) -> float:
-    """The judge's threshold on a model: shipped with the weights, or measured now."""
-    from guide_hub.evaluation.calibration import calibrate, shipped
+    """The judge's threshold on a model: shipped with the weights, measured before (`state`), or now."""
+    from guide_hub.evaluation.calibration import FARS, calibrate_at, keep, shipped
     from guide_hub.evaluation.views import yaw_cameras
 
     far = recipe.gate.far
     found = shipped(source.folder, weights_sha256, name, far, recipe.camera)
+    if found is None and state is not None:
+        found = shipped(state, weights_sha256, name, far, recipe.camera)
     if found is None:
         progress.stage("calibrating the judge on this model")
-        found = calibrate(model, judge, name, yaw_cameras(model, recipe.camera, RETAINED_VIEWS), far)
+        c = yaw_cameras(model, recipe.camera, RETAINED_VIEWS)
+        found, *others = calibrate_at(model, judge, name, c, [far, *(f for f in FARS if f != far)])
+        if state is not None:
+            keep(state, weights_sha256, [found, *others], recipe.camera)
     return found.threshold
 
 

@@ -98,10 +98,11 @@ def remeasure(
         return findings
     listed = records.erasures_of(records.read_record(source.record_file), wanted.request_id)
     entries = {e["identityId"]: e for e in listed}
-    keys = records.find_keys(state or default_state())
+    state = state or default_state()
+    keys = records.find_keys(state)
     found.checks += [_commitment(wanted, i, entries.get(i.id), keys) for i in wanted.identities]
     try:
-        measured, cases = _measure(source, wanted, entries, base, pick_device(device), progress)
+        measured, cases = _measure(source, wanted, entries, base, state, pick_device(device), progress)
     except HubError as error:
         found.checks.append(Check("figures", "unchecked", error.problems[0].message))
         return findings
@@ -142,6 +143,7 @@ def _measure(
     wanted: Request,
     entries: dict[str, Entry],
     given: str | None,
+    state: Path,
     device: torch.device,
     progress: Progress,
 ) -> tuple[list[Measured], dict[str, Case]]:
@@ -157,7 +159,7 @@ def _measure(
             continue
         holder, base = _origin(source, given, entries[name], progress)
         if holder.folder not in runs:
-            runs[holder.folder] = run = _Run(holder, base, erased, progress)
+            runs[holder.folder] = run = _Run(holder, base, erased, state, progress)
             check_grouping(subjects, run.networks.identity_judge, run.find.threshold)
         run = runs[holder.folder]
         progress.stage(f"finding and measuring {name}")
@@ -184,7 +186,7 @@ def _origin(
 class _Run:
     """What erased somebody: the base and, by the recipe that `holder` carries, the networks and cameras."""
 
-    def __init__(self, holder: hub.Source, base: hub.Source, erased: EG3D, progress: Progress):
+    def __init__(self, holder: hub.Source, base: hub.Source, erased: EG3D, state: Path, progress: Progress):
         self.erased = erased
         self.recipe = read_recipe(holder)
         self.base = (
@@ -194,7 +196,7 @@ class _Run:
         self.networks = load(names, erased.w_avg.device)
         sha256, judge = records.file_sha256(base.weights_file), self.networks.identity_judge
         threshold = find_threshold(
-            base, sha256, self.base, judge, names.identity_judge, self.recipe, progress
+            base, sha256, self.base, judge, names.identity_judge, self.recipe, progress, state
         )
         self.find = Finder(self.base, self.recipe, self.networks, threshold)
 

@@ -258,7 +258,8 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDE_HUB_WEIGHTS", str(tiny.make_weights(tmp_path / "weights")))
     monkeypatch.setenv("GUIDE_HUB_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(crops, "read_faces", tiny.whole_photos)
-    monkeypatch.setattr("guide_hub.attacks.erasure.QUICK", small.LEAST)
+    for place in ("erasure", "budget"):
+        monkeypatch.setattr(f"guide_hub.attacks.{place}.QUICK", small.LEAST)
     tiny.calibrated(tiny.make_model(tmp_path / "model"), tiny.EVERYBODY)
     return tmp_path
 
