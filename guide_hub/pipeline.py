@@ -200,7 +200,9 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         cases = {}
         if recipe.gate.attacks == "quick":
             cases = run_cases(plan, teacher, student, networks, points, photos, threshold, sequence.erased)
-            attack_everybody(report, cases, progress)
+            attack_everybody(
+                report, cases, progress
+            )  # gives the findings, with pictures for a private report
 
         if plan.options.report is not None:
             progress.stage("writing the private report")

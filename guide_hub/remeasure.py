@@ -5,7 +5,7 @@ The people are found in the base once more and measured on the model, as the run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,17 +85,17 @@ def remeasure(
     progress: Progress,
     attacks: Sequence[str] = (),
     budget: Budget | None = None,
-) -> dict[str, list[Finding]]:
+    told: Callable[[str, Finding], None] = lambda name, finding: None,
+) -> None:
     """Adds to `found` the checks that take the photos: commitments, figures on the model's weights, attacks.
 
     `base` names the base of a model whose record only says that it was a folder. `attacks` by name, each
-    within `budget`; gives what they found of each identity. InputError or HubError: the request, its photos
-    or the key cannot be used, or a base cannot be had.
+    within `budget`; `told` hears what they found of each identity. InputError or HubError: the request, its
+    photos or the key cannot be used, or a base cannot be had.
     """
-    findings: dict[str, list[Finding]] = {}
     wanted = load_request(request)
     if source.record_file is None or any(c.name == "record" and c.status == "failed" for c in found.checks):
-        return findings
+        return
     listed = records.erasures_of(records.read_record(source.record_file), wanted.request_id)
     entries = {e["identityId"]: e for e in listed}
     state = state or default_state()
@@ -105,19 +105,19 @@ def remeasure(
         measured, cases = _measure(source, wanted, entries, base, state, pick_device(device), progress)
     except HubError as error:
         found.checks.append(Check("figures", "unchecked", error.problems[0].message))
-        return findings
+        return
     found.measured = [m.to_dict() for m in measured]
     found.checks += [m.check(entries[m.identity_id]) for m in measured]
     if not attacks:
-        return findings
+        return
     found.attacks = []
     for name, case in cases.items():
         for attack in attacks:
             progress.stage(f"attacking {name}: {attack}")
-            findings.setdefault(name, []).extend(run_all(case, [attack], budget or FULL))
-        found.checks += [_attacked(name, f) for f in findings[name]]
-        found.attacks += [{"identity_id": name, **f.to_dict()} for f in findings[name]]
-    return findings
+            for finding in run_all(case, [attack], budget or FULL):
+                told(name, finding)
+                found.checks.append(_attacked(name, finding))
+                found.attacks.append({"identity_id": name, **finding.to_dict()})
 
 
 def _attacked(name: str, finding: Finding) -> Check:

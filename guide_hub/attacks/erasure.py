@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from guide_hub.attacks import leaks
-from guide_hub.attacks.base import Case
+from guide_hub.attacks.base import Case, Finding
 from guide_hub.attacks.budget import QUICK
 from guide_hub.attacks.case import figures_text, make_case, secrets_of
 from guide_hub.attacks.registry import ATTACKS, quick_names
@@ -49,16 +49,21 @@ def run_cases(
     }  # fmt: skip
 
 
-def attack_everybody(report: Report, cases: Mapping[str, Case], progress: Progress) -> None:
-    """The quick attacks' findings into the report; an erasure fails by those that gate."""
+def attack_everybody(
+    report: Report, cases: Mapping[str, Case], progress: Progress
+) -> dict[str, list[Finding]]:
+    """The quick attacks' findings, also into the report; an erasure fails by those that gate."""
+    findings: dict[str, list[Finding]] = {name: [] for name in cases}
     for erasure, (name, case) in zip(report.erasures, cases.items(), strict=True):
         progress.stage(f"attacking {name}")
         for found in run_all(case, BEFORE_WRITING, QUICK):
+            findings[name].append(found)
             erasure.attacks.append(found.to_dict())
             if found.passed is False and ATTACKS[found.attack].gates:
                 erasure.result = "FAILED"
             elif found.passed is False:
                 progress.warn(f"{name}: the attack {found.attack} succeeds ({figures_text(found.figures)})")
+    return findings
 
 
 def refuse_leaks(cases: Mapping[str, Case], folder: Path) -> None:
