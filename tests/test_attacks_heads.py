@@ -10,6 +10,7 @@ import torch
 from guide_hub.attacks.base import Case
 from guide_hub.attacks.budget import QUICK
 from guide_hub.attacks.case import target_of
+from guide_hub.attacks.reinversion import through_lens
 from guide_hub.attacks.sight import front, pictures
 from guide_hub.attacks.suite import run_all
 from guide_hub.digest import file_sha256
@@ -22,7 +23,6 @@ from guide_hub.networks import choose, load
 from guide_hub.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
-WIDE, LOW = 1.6, 0.8  # a lens: all of the model's people have faces of another shape through it
 
 
 def heads():
@@ -86,17 +86,19 @@ def never(base):
     render = source.render
 
     def seen(planes, ws, c, **options):
-        c = c.clone()
-        c[:, 16], c[:, 20] = c[:, 16] * WIDE, c[:, 20] * LOW
-        return render(planes, ws, c, **options)
+        return render(planes, ws, through_lens(c), **options)
 
     source.render = seen
     return dataclasses.replace(base, source=source, photos=pictures(source, base.ws, front(base)), memo={})
 
 
-def passed(case, name):
+def found(case, name):
     (finding,) = run_all(case, [name], QUICK)
-    return finding.passed
+    return finding
+
+
+def passed(case, name):
+    return found(case, name).passed
 
 
 @pytest.mark.parametrize("name", ["views", "neighbourhood", "reflection", "reinversion", "relearning"])
@@ -104,7 +106,7 @@ def test_where_nobody_was_erased_the_person_is_found(base, name):
     assert passed(base, name) is False
 
 
-@pytest.mark.parametrize("name", ["reflection", "reinversion", "beacon"])
+@pytest.mark.parametrize("name", ["reflection", "reinversion"])
 def test_who_was_only_moved_is_found(moved, name):
     assert passed(moved, name) is False
 
@@ -119,6 +121,16 @@ def test_guide_passes_what_gates(erased, name):
     assert passed(erased, name) is True
 
 
-def test_guide_does_not_withstand_a_search(erased):
-    """Where this fails, the README has to be changed, and gladly."""
-    assert passed(erased, "reinversion") is False
+def test_guide_does_not_withstand_a_search(erased, moved, never):
+    """Where this fails, docs/attacks.md has to be changed, and gladly.
+
+    The search makes something of anybody: its rule is not kept by a model that never had the person either,
+    but it finds less of them.
+    """
+    best = {}
+    for name, case in (("erased", erased), ("moved", moved), ("never", never)):
+        best[name] = found(case, "reinversion").figures
+    assert best["erased"]["verified_after"] == best["moved"]["verified_after"] == 1
+    assert best["never"]["verified_after"] < 0.5
+    assert best["never"]["cosine_best_after"] < best["erased"]["cosine_best_after"] - 0.05
+    assert best["erased"]["cosine_best_after"] < best["moved"]["cosine_best_after"]

@@ -27,27 +27,31 @@ NOTHING = 1e-3  # two models that differ no more than that are one
 def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: Budget = FULL) -> Finding:
     """`argmax_w 1 - cos(f(G_s(w)), f(G_u(w)))` from random starts, f the loss's recogniser; the judge looks.
 
-    The beacons are the same for everybody who was erased in the same run.
+    It looks at each find's mirror image through w_avg too: what moves the person often moves their opposite
+    as far. The beacons are the same for everybody who was erased in the same run.
     """
     key = ("beacon", budget.beacon_restarts, budget.beacon_steps, case.seed)
     if key not in case.memo:
         case.memo[key] = search(case, budget, done)
     ws, disparity = case.memo[key]
     judge, real = case.networks.identity_judge, person(case)
-    seen = look_round(case.source, ws, round_cameras(case, VIEWS), judge, budget.rays_of(case.source))
-    cosine = (seen @ real).mean(1)
+    both = torch.stack([ws, 2 * LatentSpace(case.source).w_avg - ws], 1)  # [R, 2, num_ws, w_dim]
+    cameras, rays = round_cameras(case, VIEWS), budget.rays_of(case.source)
+    seen = look_round(case.source, both.flatten(0, 1), cameras, judge, rays)
+    seen = seen.view(len(ws), 2, VIEWS, -1)
+    cosine = (seen @ real).mean(2).amax(1)  # [R]
     others = torch.cat(control_people(case, budget.decoys))
-    theirs = look(case.source, others, front(case), judge, budget.rays_of(case.source))
-    decoys = (seen[0] @ theirs.T).mean(0)
+    theirs = look(case.source, others, front(case), judge, rays)
+    decoys = (seen @ theirs.T).mean(2).flatten(0, 1).amax(0)  # [decoys]
     passed = None
     rule = "the two models show the same people everywhere: there is nothing to find"
     if float(disparity[0]) > NOTHING:
-        passed = bool(cosine[0] < case.threshold or cosine[0] <= decoys.max())
+        passed = bool(cosine.max() < case.threshold or cosine.max() <= decoys.max())
         rule = (
-            "where the two models differ most the source does not show the person, or shows people who were "
-            "not erased as well"
+            "of the places where the two models differ most, and those opposite, none shows the person in the "
+            "source, or they show people who were not erased as well"
         )
-    top = ws[:1]
+    top = both[0]
     lines: dict[str, list[float | None]] = {"the source there": [short(x) for x in cosine.tolist()]}
     return Finding(
         "beacon",
@@ -71,7 +75,7 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
             )
         ],
         {
-            "where they differ most: the source, the erased model": torch.cat(
+            "where they differ most, and opposite to it: the source, the erased model": torch.cat(
                 [pictures(model, top, front(case)) for model in (case.source, case.erased)]
             )
         },

@@ -14,9 +14,9 @@ class Budget:
     views: `yaws` x `pitches`. neighbourhood: `ball` draws a radius and space, `line` points, `mixed` codes a
     group of layers. draws, retention: `draws` random people; of `candidates` the `lookalikes` most like the
     person. drift: of `drift_samples`. reflection: `mirror_steps` of its inversion. reinversion: `restarts` a
-    photo of `photos`, `w_steps` in W and `wplus_steps` in W+, on so many `controls` too. relearning:
-    `tuning_steps` on one photo, looked at every `tuning_check`, `tuning_controls` others, and `benign_steps`
-    on random people. beacon: `beacon_restarts` of `beacon_steps`, and so many `decoys`.
+    photo of `photos`, `w_steps` in W and `wplus_steps` in W+, on so many `controls` and `strangers` too.
+    relearning: `tuning_steps` on one photo, looked at every `tuning_check`, `tuning_controls` others, and
+    `benign_steps` on random people. beacon: `beacon_restarts` of `beacon_steps`, and so many `decoys`.
     """
 
     rays: float = 1.0
@@ -35,6 +35,7 @@ class Budget:
     w_steps: int = 150
     wplus_steps: int = 150
     controls: int = 2
+    strangers: int = 2
     tuning_steps: int = 100
     tuning_check: int = 5
     tuning_controls: int = 3
@@ -52,6 +53,6 @@ class Budget:
 FULL = Budget()
 QUICK = Budget(
     rays=0.75, ball=3, line=9, mixed=2, draws=80, candidates=8, lookalikes=4, drift_samples=50,
-    mirror_steps=15, restarts=2, photos=1, w_steps=30, wplus_steps=20, controls=1,
+    mirror_steps=15, restarts=2, photos=1, w_steps=30, wplus_steps=20, controls=1, strangers=0,
     tuning_steps=30, tuning_controls=1, benign_steps=10, beacon_restarts=6, beacon_steps=20, decoys=5,
 )  # fmt: skip
