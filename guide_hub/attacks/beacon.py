@@ -48,8 +48,8 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
     if float(disparity[0]) > NOTHING:
         passed = bool(cosine.max() < case.threshold or cosine.max() <= decoys.max())
         rule = (
-            "of the places where the two models differ most, and those opposite, none shows the person in the "
-            "source, or they show people who were not erased as well"
+            "of the places where the two models differ most, and those opposite, none shows the person in "
+            "the source, or they show people who were not erased as well"
         )
     top = both[0]
     lines: dict[str, list[float | None]] = {"the source there": [short(x) for x in cosine.tolist()]}
