@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from guide_hub import earlier
 from guide_hub import record as records
+from guide_hub.attacks.registry import ATTACKS
 from guide_hub.checkpoint import Checkpoint, fingerprint
 from guide_hub.delivery import deliver
 from guide_hub.errors import ConflictError, GuideHubError, InputError, Problem, RefusedError
@@ -91,6 +92,7 @@ def erase(
 def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     import torch
 
+    from guide_hub.attacks.erasure import attack_everybody, refuse_leaks, run_cases
     from guide_hub.eg3d import EG3D
     from guide_hub.evaluation.identity import embed, measure_person, measure_retained
     from guide_hub.evaluation.views import yaw_cameras
@@ -117,8 +119,9 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         progress.stage("reading the photos")
         subjects = read_subjects(identities, teacher.config.img_resolution, device)
         threshold = find_threshold(
-            plan.source, plan.weights_sha256, teacher, judge, names.identity_judge, recipe, progress
-        )
+            plan.source, plan.weights_sha256, teacher, judge, names.identity_judge, recipe, progress,
+            plan.state,
+        )  # fmt: skip
         check_grouping(subjects, judge, threshold)
         given = plan.options.latents
         weights = weights_sha256(names)
@@ -197,6 +200,10 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             )
         report = make_report(plan, sequence.measured, final, retained, threshold, again)
         report.inversions = [InversionReport(**figures) for figures in state["inversions"]]
+        cases, findings = {}, {}
+        if recipe.gate.attacks == "quick":
+            cases = run_cases(plan, teacher, student, networks, points, photos, threshold, sequence.erased)
+            findings = attack_everybody(report, cases, progress)
 
         if plan.options.report is not None:
             progress.stage("writing the report")
@@ -205,14 +212,14 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
                 for s, kept, ws, e in zip(subjects, photos, points, sequence.erased, strict=True)
             ]
             short = [p.message for p in _misses(report, recipe)] if failed(report) else []
-            extras = html.Extras(losses=noted.rows, short=short)
+            extras = html.Extras(findings=findings, losses=noted.rows, short=short)
             html.write_erasure(plan, report, seen, teacher, student, people, extras)
         faces = [embed(judge, crops) for crops in photos]
         progress.stage("writing the model")
         with stopper.step():  # a signal waits: the folder and the ledger are there, or they are not
             if not plan.built:
                 statement = partial(make_record, plan, report, device.type)
-                write_folder(plan, statement, student, teacher, people)
+                write_folder(plan, statement, student, teacher, people, partial(refuse_leaks, cases))
             if not failed(report):
                 made = earlier.Made(
                     recipe, plan.options.seed, judged_by, records.file_sha256(plan.output / WEIGHTS)
@@ -261,16 +268,22 @@ def find_threshold(
     name: str,
     recipe: Recipe,
     progress: Progress,
+    state: Path | None = None,
 ) -> float:
-    """The judge's threshold on a model: shipped with the weights, or measured now."""
-    from guide_hub.evaluation.calibration import calibrate, shipped
+    """The judge's threshold on a model: shipped with the weights, measured before (`state`), or now."""
+    from guide_hub.evaluation.calibration import FARS, calibrate_at, keep, shipped
     from guide_hub.evaluation.views import yaw_cameras
 
     far = recipe.gate.far
     found = shipped(source.folder, weights_sha256, name, far, recipe.camera)
+    if found is None and state is not None:
+        found = shipped(state, weights_sha256, name, far, recipe.camera)
     if found is None:
         progress.stage("calibrating the judge on this model")
-        found = calibrate(model, judge, name, yaw_cameras(model, recipe.camera, RETAINED_VIEWS), far)
+        c = yaw_cameras(model, recipe.camera, RETAINED_VIEWS)
+        found, *others = calibrate_at(model, judge, name, c, [far, *(f for f in FARS if f != far)])
+        if state is not None:
+            keep(state, weights_sha256, [found, *others], recipe.camera)
     return found.threshold
 
 
@@ -382,6 +395,11 @@ def _misses(report: Report, recipe: Recipe) -> list[Any]:
                     f"of the views (at most {gate.held_out_views_max:.0%})"
                 )
             )
+        out += [
+            Problem(f"{report.name(e)}: the attack {a['attack']} finds the person: not so that {a['rule']}")
+            for a in e.attacks
+            if a["passed"] is False and ATTACKS[a["attack"]].gates
+        ]
     for old in report.earlier:
         if old.result == "FAILED":
             views = f"verified in {old.verified_now:.0%} of the views (at most {gate.erased_views_max:.0%})"

@@ -33,10 +33,11 @@ def write_folder(
     student: EG3D,
     teacher: EG3D,
     people: Tensor,
+    check: Callable[[Path], None] | None = None,
 ) -> records.Record:
     """Writes `plan.output` whole or not at all; gives its record. Shows `people` ws [N, num_ws, w_dim].
 
-    `statement` makes the record of the files in a folder.
+    `statement` makes the record of the files in a folder; `check` looks at the whole, and may refuse it.
     """
     with building(plan.output) as folder:
         student.save_pretrained(folder)
@@ -57,6 +58,8 @@ def write_folder(
         card = records.render_card(record, info)
         (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
         records.write_sums(folder)
+        if check is not None:
+            check(folder)
     return record
 
 
@@ -81,6 +84,7 @@ def make_record(plan: Plan, report: Report, device: str, folder: Path) -> record
                 "PASSED" if figures.result == "PASSED" else "FAILED",
                 request.public_ground,
                 request.public_received,
+                figures.attacks,
             )
         )
     again = {

@@ -317,8 +317,9 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
     with stopping() as stopper:
         processes.load(teacher, names, stopper)
         threshold = pipeline.find_threshold(
-            plan.original, plan.origin.sha256, teacher, judge, names.identity_judge, recipe, progress
-        )
+            plan.original, plan.origin.sha256, teacher, judge, names.identity_judge, recipe, progress,
+            plan.state,
+        )  # fmt: skip
 
         def measure(first: int, k: int, student: EG3D) -> PersonMeasure:
             entry = plan.entries[first + k]

@@ -227,7 +227,7 @@ class Gate:
 
     Thresholds are calibrated at the false accept rate `far`. Of the person's own `views`, and of those of
     held-out photos, at most these shares may still be verified; of `retained_people`, at least `retained_min`
-    must be.
+    must be. `attacks`: whether the quick ones of `guide_hub.attacks` are run on the final weights; some gate.
     """
 
     far: float = _option(1e-3, above=0, below=1)
@@ -236,6 +236,7 @@ class Gate:
     retained_min: float = _option(0.95, low=0, high=1)
     retained_people: int = _option(100, low=1, high=100_000)
     views: int = _option(11, low=1, high=1000)
+    attacks: Literal["quick", "none"] = "quick"
 
     def gone(self, own: float, held_out: float | None) -> bool:
         """Whether so few of a person's views are still verified, and of those of held-out photos."""
@@ -301,6 +302,7 @@ _YOUNGER = (
     ("global", Global(), ("identity",)),
     ("adjacency", Adjacency(), ("towards",)),
     ("replay", Replay(), ("enough",)),
+    ("gate", Gate(), ("attacks",)),
 )
 
 

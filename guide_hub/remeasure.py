@@ -5,28 +5,32 @@ The people are found in the base once more and measured on the model, as the run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from guide_hub import hub
 from guide_hub import record as records
+from guide_hub.attacks.base import Case, Finding
+from guide_hub.attacks.budget import FULL, Budget
+from guide_hub.attacks.case import figures_text, make_case, secrets_of
+from guide_hub.attacks.suite import run_all
 from guide_hub.base import find_base, read_recipe
 from guide_hub.checkpoint import default_state
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import HubError
 from guide_hub.evaluation.identity import PersonMeasure, measure_person
 from guide_hub.html.erasure import Seen
-from guide_hub.latents import LatentSpace
+from guide_hub.inversion import Person
 from guide_hub.networks import choose, load
 from guide_hub.people import Finder, Subject, check_grouping, read_subjects
-from guide_hub.pipeline import RETAINED_SEED, find_threshold
+from guide_hub.pipeline import find_threshold
 from guide_hub.request import Identity, Request, load_request
 from guide_hub.sequence import Progress, pick_device
-from guide_hub.verify import Check, Verification
+from guide_hub.verify import Check, Status, Verification
 
 TOLERANCE = 0.02  # of a cosine; one thread or two: 0.0005 on fitted photos, 0.004 on held-out ones
 
@@ -37,15 +41,16 @@ Entry = dict[str, Any]  # an erasure of the record
 class Measured:
     """One identity's cosines, measured now. `of_run`: the model is the one that its own run left.
 
-    `run` and `seen` are private: the models and the person's pictures, for a report.
+    `case`, `seen` and `findings` are private: the models, the person's pictures and what attacks found.
     """
 
     identity_id: str
     threshold: float
     figures: PersonMeasure
     of_run: bool
-    run: Run = field(repr=False)
+    case: Case = field(repr=False)
     seen: Seen = field(repr=False)
+    findings: list[Finding] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         m = self.figures
@@ -85,29 +90,45 @@ def remeasure(
     state: Path | None,
     device: str,
     progress: Progress,
+    attacks: Sequence[str] = (),
+    budget: Budget | None = None,
 ) -> list[Measured]:
-    """Adds to `found` the checks that take the photos: commitments, and figures on the model's weights.
+    """Adds to `found` the checks that take the photos: commitments, figures on the model's weights, attacks.
 
-    Gives what was measured of each person.
-
-    `base` names the base of a model whose record only says that it was a folder. InputError or HubError:
-    the request, its photos or the key cannot be used, or a base cannot be had.
+    Gives what was measured of each person. `base` names the base of a model whose record only says that it
+    was a folder. `attacks` by name, each within `budget`. InputError or HubError: the request, its photos or
+    the key cannot be used, or a base cannot be had.
     """
     wanted = load_request(request)
     if source.record_file is None or any(c.name == "record" and c.status == "failed" for c in found.checks):
         return []
     listed = records.erasures_of(records.read_record(source.record_file), wanted.request_id)
     entries = {e["identityId"]: e for e in listed}
-    keys = records.find_keys(state or default_state())
+    state = state or default_state()
+    keys = records.find_keys(state)
     found.checks += [_commitment(wanted, i, entries.get(i.id), keys) for i in wanted.identities]
     try:
-        measured = _measure(source, wanted, entries, base, pick_device(device), progress)
+        measured = _measure(source, wanted, entries, base, state, pick_device(device), progress)
     except HubError as error:
         found.checks.append(Check("figures", "unchecked", error.problems[0].message))
         return []
     found.measured = [m.to_dict() for m in measured]
     found.checks += [m.check(entries[m.identity_id]) for m in measured]
+    if not attacks:
+        return measured
+    found.attacks = []
+    for m in measured:
+        for attack in attacks:
+            progress.stage(f"attacking {m.identity_id}: {attack}")
+            m.findings.extend(run_all(m.case, [attack], budget or FULL))
+        found.checks += [_attacked(m.identity_id, finding) for finding in m.findings]
+        found.attacks += [{"identity_id": m.identity_id, **finding.to_dict()} for finding in m.findings]
     return measured
+
+
+def _attacked(name: str, finding: Finding) -> Check:
+    status: Status = "unchecked" if finding.passed is None else "passed" if finding.passed else "failed"
+    return Check(f"{finding.attack} {name}", status, f"{finding.rule}: {figures_text(finding.figures)}")
 
 
 def _commitment(wanted: Request, identity: Identity, entry: Entry | None, keys: list[bytes]) -> Check:
@@ -128,6 +149,7 @@ def _measure(
     wanted: Request,
     entries: dict[str, Entry],
     given: str | None,
+    state: Path,
     device: torch.device,
     progress: Progress,
 ) -> list[Measured]:
@@ -135,20 +157,23 @@ def _measure(
     progress.stage("loading the models")
     erased = EG3D.from_pretrained(str(source.folder)).to(device).eval().requires_grad_(False)
     subjects = read_subjects(wanted.identities, erased.config.img_resolution, device)
-    runs: dict[Path, Run] = {}
-    measured = []
+    runs: dict[Path, _Run] = {}
+    measured, memos = list[Measured](), dict[Path, dict[Any, Any]]()
     for subject in subjects:
         name = subject.identity.id
         if name not in entries:
             continue
         holder, base = _origin(source, given, entries[name], progress)
         if holder.folder not in runs:
-            runs[holder.folder] = run = Run(holder, base, erased, progress)
+            runs[holder.folder] = run = _Run(holder, base, erased, state, progress)
             check_grouping(subjects, run.networks.identity_judge, run.find.threshold)
         run = runs[holder.folder]
         progress.stage(f"finding and measuring {name}")
-        figures, seen = run.measure(subject)
-        measured.append(Measured(name, run.find.threshold, figures, holder is source, run, seen))
+        person = run.find(subject)
+        figures = run.measure(subject, person)
+        case = run.case(subject, person, source.folder, memos.setdefault(holder.folder, {}))
+        seen = Seen(subject.photos, person.fitted, person.points)
+        measured.append(Measured(name, run.find.threshold, figures, holder is source, case, seen))
     return measured
 
 
@@ -165,10 +190,10 @@ def _origin(
     return source, base
 
 
-class Run:
+class _Run:
     """What erased somebody: the base and, by the recipe that `holder` carries, the networks and cameras."""
 
-    def __init__(self, holder: hub.Source, base: hub.Source, erased: EG3D, progress: Progress):
+    def __init__(self, holder: hub.Source, base: hub.Source, erased: EG3D, state: Path, progress: Progress):
         self.erased = erased
         self.recipe = read_recipe(holder)
         self.base = (
@@ -178,20 +203,22 @@ class Run:
         self.networks = load(names, erased.w_avg.device)
         sha256, judge = records.file_sha256(base.weights_file), self.networks.identity_judge
         threshold = find_threshold(
-            base, sha256, self.base, judge, names.identity_judge, self.recipe, progress
+            base, sha256, self.base, judge, names.identity_judge, self.recipe, progress, state
         )
         self.find = Finder(self.base, self.recipe, self.networks, threshold)
 
-    def measure(self, subject: Subject) -> tuple[PersonMeasure, Seen]:
-        """The subject, found in the base, measured on both models."""
-        person, find = self.find(subject), self.find
-        figures = measure_person(
+    def case(self, subject: Subject, person: Person, folder: Path, memo: dict[Any, Any]) -> Case:
+        """What an attack on the subject is given."""
+        find, photos = self.find, subject.photos[person.measured]
+        return make_case(
+            self.base, self.erased, self.recipe, self.networks, person.points, photos, person.fitted,
+            find.threshold, folder=folder, secrets=secrets_of(subject.identity), memo=memo,
+        )  # fmt: skip
+
+    def measure(self, subject: Subject, person: Person) -> PersonMeasure:
+        """The subject, found in the base as `person`, measured on both models."""
+        find = self.find
+        return measure_person(
             self.base, self.erased, self.networks.identity_judge, subject.photos[person.measured],
             person.points, find.cameras, find.threshold, person.fitted,
         )  # fmt: skip
-        return figures, Seen(subject.photos, person.fitted, person.points)
-
-    def others(self) -> Tensor:
-        """The random people of a run with seed 0: ws [N, num_ws, w_dim]."""
-        draw = torch.Generator().manual_seed(RETAINED_SEED)
-        return LatentSpace(self.base).random(self.recipe.gate.retained_people, draw)

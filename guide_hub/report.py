@@ -36,7 +36,10 @@ class InversionReport:
 
 @dataclass
 class ErasureReport:
-    """One identity. `now` is `id.after` on the final weights; shares are of views still verified there."""
+    """One identity. `now` is `id.after` on the final weights; shares are of views still verified there.
+
+    `attacks`: what the quick attacks found there (`guide_hub.attacks.base.Finding.to_dict`).
+    """
 
     request_id: str
     identity_id: str
@@ -48,6 +51,7 @@ class ErasureReport:
     id_others: IdentityFigures | None
     verified_others_after: float | None
     result: str
+    attacks: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass

@@ -42,12 +42,16 @@ class Check:
 
 @dataclass
 class Verification:
-    """All checks of a model; `errors` as in every other report, `measured` by `--request` alone."""
+    """All checks of a model; `errors` as in every other report.
+
+    `measured` by `--request` alone, `attacks` by `--attack`.
+    """
 
     model: dict[str, str | None]
     checks: list[Check]
     erasures: list[dict[str, Any]] = field(default_factory=list)
     measured: list[dict[str, Any]] | None = None
+    attacks: list[dict[str, Any]] | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -57,8 +61,9 @@ class Verification:
     def to_dict(self) -> dict[str, Any]:
         """As `--json` shows it."""
         out = {"status": "failed" if self.failed else "verified", **asdict(self)}
-        if self.measured is None:
-            del out["measured"]
+        for key in ("measured", "attacks"):
+            if out[key] is None:
+                del out[key]
         return out
 
 

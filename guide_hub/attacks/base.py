@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -20,6 +21,8 @@ class Case:
     `ws` [1 + H, num_ws, w_dim]: the erased latent, then those of H held-out photos. `photos` [P, 3, S, S] in
     [-1, 1]: the `fitted` ones that found `ws[0]`, then the H held-out ones. `threshold`: the judge's cosine
     from which on two pictures show one person. `w_t`: what the person was sent to, where that is known.
+    `folder`: what is to be published, for the scan of it, and `secrets` that no file of it may hold, such as
+    file names and pieces of photos. `memo`: what was found of the two models alone, for their other people.
     """
 
     source: EG3D
@@ -32,6 +35,9 @@ class Case:
     threshold: float
     seed: int = 0
     w_t: Tensor | None = field(default=None, repr=False)
+    folder: Path | None = field(default=None, repr=False)
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

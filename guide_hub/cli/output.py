@@ -113,6 +113,11 @@ def figures(report: Report) -> None:
                 f"{e.verified_after:.0%}", others, e.result,
             )  # fmt: skip
         console.print(table)
+        for e in report.erasures:
+            if e.attacks:
+                words = {True: "passed", False: "FAILED", None: "-"}
+                told = ", ".join(f"{a['attack']} {words[a['passed']]}" for a in e.attacks)
+                console.print(f"attacks on {report.name(e)}: {told}", soft_wrap=True)
     for old in report.earlier:
         console.print(
             f"earlier {old.request_id}.{old.identity_id}: now {old.now:.2f}, line {old.threshold:.2f}, "

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from guide_hub.attacks.registry import GROUPS, chosen, names
+
 if TYPE_CHECKING:
     from guide_hub.verify import Check
 
@@ -18,6 +20,15 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.argument("repo")
 @click.option("--revision", help="Branch, tag or commit.")
 @click.option("--request", type=FILE, help="Maintainer: check the commitments and measure again.")
+@click.option(
+    "--attack", "attacks", multiple=True, type=click.Choice([*GROUPS, *names()]), metavar="NAME",
+    help="With --request: search the model for the person; repeatable. quick, all, or one of: "
+    + ", ".join(names()) + ".",
+)  # fmt: skip
+@click.option(
+    "--budget", type=click.Choice(["quick", "full"]),
+    help="How long an attack searches. Default: full, but for --attack quick.",
+)  # fmt: skip
 @click.option("--base", help="With --request: the base, where the record's was a folder.")
 @click.option("--state", type=FOLDER, help="With --request: where the key is.")
 @click.option(
@@ -30,6 +41,8 @@ def command(
     repo: str,
     revision: str | None,
     request: Path | None,
+    attacks: tuple[str, ...],
+    budget: str | None,
     base: str | None,
     state: Path | None,
     device: str,
@@ -48,14 +61,20 @@ def command(
     from guide_hub.record import keep_apart
     from guide_hub.verify import verify
 
+    if attacks and request is None:
+        raise click.UsageError("--attack needs --request: an attack is told by the person's photos")
     source = hub.resolve(repo, revision)
     if report is not None and source.kind == "folder":
         keep_apart(report, source.folder, what="the report may show people's faces", option="--report")
     found, measured = verify(source), []
     if request is not None:
+        from guide_hub.attacks.budget import FULL, QUICK
         from guide_hub.remeasure import remeasure
 
-        measured = remeasure(found, source, request, base, state, device, output.progress(quiet))
+        quick = budget == "quick" or (budget is None and set(attacks) == {"quick"})
+        limits = QUICK if quick else FULL
+        progress = output.progress(quiet)
+        measured = remeasure(found, source, request, base, state, device, progress, chosen(attacks), limits)
     if report is not None:
         from guide_hub.html.verification import write_verification
 

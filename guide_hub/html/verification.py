@@ -22,7 +22,6 @@ from guide_hub.html.render import write
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
-    from guide_hub.attacks.base import Finding
     from guide_hub.hub import Source
     from guide_hub.remeasure import Measured
     from guide_hub.verify import Verification
@@ -34,29 +33,31 @@ def write_verification(
     source: Source,
     measured: Sequence[Measured],
     options: Mapping[str, object],
-    findings: Mapping[str, Sequence[Finding]] | None = None,
 ) -> None:
-    """report-public.html, and report.html where people were measured; `options`: those of `verify`.
-
-    `findings`: of attacks, by identity.
-    """
-    findings = findings or {}
+    """report-public.html, and report.html where people were measured; `options`: those of `verify`."""
+    findings = {m.identity_id: m.findings for m in measured if m.findings}
     people = [likeness(m) for m in measured]
     public = public_page(found, verify_command(source), people, attack_results(findings))
     if not measured:
         write(folder, None, public)
         return
-    from guide_hub.html import erasure, plots
+    import torch
 
-    run = measured[0].run
+    from guide_hub.html import erasure, plots
+    from guide_hub.latents import LatentSpace
+    from guide_hub.pipeline import RETAINED_SEED
+
+    case = measured[0].case
+    draw = torch.Generator().manual_seed(RETAINED_SEED)  # as in a run with seed 0
+    others = LatentSpace(case.source).random(case.recipe.gate.retained_people, draw)
     public = replace(
         public,
         charts=[plots.likeness(people, "likeness")],
-        others=erasure.others_of(run.base, run.erased, run.others(), run.recipe.camera),
+        others=erasure.others_of(case.source, case.erased, others, case.recipe.camera),
     )
     portraits = [
         erasure.portrait(
-            p, m.seen, m.run.base, m.run.erased, m.run.recipe.camera, k, erasure.Extras(findings)
+            p, m.seen, m.case.source, m.case.erased, m.case.recipe.camera, k, erasure.Extras(findings)
         )
         for k, (p, m) in enumerate(zip(people, measured, strict=True))
     ]
@@ -90,7 +91,7 @@ def likeness(measured: Measured) -> Likeness:
     m = measured.figures
     held = m.others_after.verified if m.others_after else None
     return Likeness(
-        measured.identity_id, measured.run.recipe.gate.gone(m.after.verified, held), m.before.cosine,
+        measured.identity_id, measured.case.recipe.gate.gone(m.after.verified, held), m.before.cosine,
         m.after.cosine, measured.threshold, m.after.verified,
         m.others_before.cosine if m.others_before else None,
         m.others_after.cosine if m.others_after else None, held,

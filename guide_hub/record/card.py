@@ -17,10 +17,11 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from guide_hub.errors import InputError
+from guide_hub.record import attacked
 from guide_hub.record.record import Record, overall, parse_record, to_bytes
 from guide_hub.version import __version__
 
-FORMAT = 2  # of the text below: another number where any of its words change, which a golden file tells
+FORMAT = 3  # of the text below: another number where any of its words change, which a golden file tells
 GENERATED = "<!-- guide-hub card {}: from erasure_record.json; edit between the notes markers only -->"
 NOTES_START = "<!-- guide-hub: your own notes start here; they are kept -->"
 NOTES_END = "<!-- guide-hub: your own notes end here -->"
@@ -106,6 +107,7 @@ def render_card(record: Record, info: CardInfo) -> str:
         _what(record),
         _use(info.repo_id),
         _erasures(record),
+        _attacks(record),
         _quality(record, info.pictures),
         _method(record),
         _limits(record),
@@ -449,6 +451,17 @@ def _erasures(record: Record) -> str:
         "Request and identity ids are **pseudonyms** that the maintainer chose. The commitment to each "
         "person's photos in `erasure_record.json` is keyed: it says nothing to those without the "
         "maintainer's key."
+    )
+
+
+def _attacks(record: Record) -> str:
+    rows = attacked.rows_of(record)
+    if not rows:
+        return ""
+    return (
+        f"## Attacks\n\n{table(['#', 'what was tried', 'result', 'figures'], rows)}\n\n"
+        "Each on the weights that the erasure's own run left. The rules and all figures are in "
+        f"`erasure_record.json`.\n\n{attacked.THREATS}"
     )
 
 

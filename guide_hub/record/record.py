@@ -107,7 +107,10 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class Erasure:
-    """One erased identity as the public may see it; `ground` and `received_on` only if published."""
+    """One erased identity as the public may see it; `ground` and `received_on` only if published.
+
+    `attacks`: each one's name, whether its rule holds (None: not told), the rule, and averaged figures.
+    """
 
     request_id: str
     identity_id: str
@@ -119,6 +122,7 @@ class Erasure:
     result: Result
     ground: str | None = None
     received_on: datetime.date | None = None
+    attacks: Sequence[Mapping[str, Any]] = ()
 
 
 def _round(value: float | None) -> float | None:
@@ -172,8 +176,14 @@ def _erasure(erasure: Erasure, sequence: int) -> dict[str, Any]:
         receivedOn=erasure.received_on.isoformat() if erasure.received_on else None,
         completedOn=erasure.completed_on.isoformat(),
         metrics=_metrics(erasure.metrics),
+        attacks=[_attack(a) for a in erasure.attacks] or None,
         result=erasure.result,
     )
+
+
+def _attack(attack: Mapping[str, Any]) -> dict[str, Any]:
+    figures = {k: _round(v) if isinstance(v, float) else v for k, v in attack["figures"].items()}
+    return {**{key: attack[key] for key in ("attack", "passed", "rule")}, "figures": figures}
 
 
 def _rebuilt(r: Rebuilt | None) -> dict[str, Any] | None:

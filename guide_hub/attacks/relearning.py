@@ -1,0 +1,160 @@
+"""Fine-tuning: does one photo bring the person back sooner than it teaches somebody new?
+
+And do other people's pictures bring them back?
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from guide_hub.attacks.base import Case, Curve, Finding
+from guide_hub.attacks.budget import FULL, Budget
+from guide_hub.attacks.case import target_of
+from guide_hub.attacks.reinversion import VIEWS, chosen_photos, control_people
+from guide_hub.attacks.sight import front, look_round, person, pictures, round_cameras, share, short, template
+from guide_hub.eg3d import EG3D
+from guide_hub.evaluation.views import YAW
+from guide_hub.inversion.pose import pose_label
+from guide_hub.inversion.projector import GOLDEN, centre_mask
+from guide_hub.latents import LatentSpace
+from guide_hub.orbit import orbit_label
+
+BENIGN_MAX = 0.10  # of the person's views may be verified after benign fine-tuning
+
+
+def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: Budget = FULL) -> Finding:
+    """Pivotal tuning (PTI, arXiv 2106.05744) on one photo, `tuning_steps` at most, and on controls.
+
+    A control is a person who was never erased, taught at the latent where their own surrogate is: both begin
+    from a stranger's face. Then `benign_steps` on the source's pictures of random people.
+    """
+    k = chosen_photos(case, budget)[0]
+    w_u = case.ws[:1] if k < case.fitted else case.ws[1 + k - case.fitted, None]
+    total = budget.tuning_controls + 2
+    own = list(tune(case, case.photos[k : k + 1], w_u, person(case), budget))
+    done(1 / total)
+    controls = []
+    for n, w in enumerate(control_people(case, budget.tuning_controls)):
+        photo = pictures(case.source, w, front(case))
+        real = template(case.networks.identity_judge, photo)
+        controls.append(list(tune(case, photo, _elsewhere(case, w), real, budget)))
+        done((n + 2) / total)
+    benign = benign_verified(case, budget)
+    done(1.0)
+
+    def needed(cosine: list[float]) -> int:
+        """Steps until the person is verified; more than were made where that did not happen."""
+        first = next((k for k, x in enumerate(cosine) if x >= case.threshold), len(cosine))
+        return first * budget.tuning_check
+
+    steps, theirs = needed(own), [needed(cosine) for cosine in controls]
+    slower = not theirs or steps >= min(theirs)
+    x = [float(k * budget.tuning_check) for k in range(budget.tuning_steps // budget.tuning_check + 1)]
+    lines = {"the erased person": _padded(own, len(x))}
+    lines |= {f"control {n + 1}": _padded(cosine, len(x)) for n, cosine in enumerate(controls)}
+    limits = {"threshold": case.threshold}
+    curve = Curve("Likeness while one photo is learnt", "steps", "cosine", x, lines, limits)
+    return Finding(
+        "relearning",
+        "Fine-tuning on one photo, and on others' pictures",
+        steps > 0 and slower and benign <= BENIGN_MAX,
+        "one photo brings the person back no sooner than it teaches the quickest of those who were never "
+        f"erased, and after fine-tuning on others at most {BENIGN_MAX:.0%} of the person's views are "
+        "verified",
+        {
+            "steps_tried": budget.tuning_steps,
+            "steps_erased": steps if steps <= budget.tuning_steps else None,
+            "steps_quickest_control": min(theirs) if theirs and min(theirs) <= budget.tuning_steps else None,
+            "controls": len(theirs),
+            "cosine_at_start": short(own[0]),
+            "cosine_at_end": short(own[-1]),
+            "benign_steps": budget.benign_steps,
+            "verified_after_benign": short(benign),
+        },
+        [curve],
+    )
+
+
+def tune(case: Case, photo: Tensor, w: Tensor, real: Tensor, budget: Budget) -> Iterator[float]:
+    """The judge's cosine to `real` [E] at w every `tuning_check` steps on a photo [1, 3, S, S], from none on.
+
+    Ends when the person is verified.
+    """
+    student, nets = copy.deepcopy(case.erased), case.networks
+    optimizer = _optimizer(case, student)
+    pose = torch.zeros(1, 3, device=w.device)
+    if nets.inversion is not None:
+        with torch.no_grad():
+            pose = nets.inversion.start(photo, LatentSpace(case.source))[1]
+    mask = centre_mask(photo.shape[-1]).to(photo)
+    with torch.no_grad():
+        wanted = nets.identity_loss(photo)
+    for step in range(budget.tuning_steps + 1):
+        if step % budget.tuning_check == 0:
+            cosine = _likeness(case, student, w, real, budget)
+            yield cosine
+            if cosine >= case.threshold:
+                return
+        optimizer.zero_grad(set_to_none=True)
+        yaw = YAW * (2 * (step * GOLDEN % 1) - 1)
+        other = torch.tensor([[yaw, 0.0, 0.0]], device=w.device)
+        planes = student.planes(w, noise_mode="const")
+        image, turned = (_render(student, planes, w, pose_label(angles)) for angles in (pose, other))
+        loss = nets.perceptual(image * mask, photo * mask).sum() + ((image - photo) * mask).square().mean()
+        for shown in (image, turned):
+            loss = loss + (1 - (nets.identity_loss(shown) * wanted).sum()) / 2
+        loss.backward()
+        optimizer.step()
+
+
+def benign_verified(case: Case, budget: Budget) -> float:
+    """The share of the person's views that are verified after fine-tuning on the source's random people."""
+    student, space, nets = copy.deepcopy(case.erased), LatentSpace(case.source), case.networks
+    optimizer, rng = _optimizer(case, student), torch.Generator().manual_seed(case.seed)
+    for step in range(budget.benign_steps):
+        w = space.random(1, rng)
+        yaw = torch.tensor([YAW * (2 * (step * GOLDEN % 1) - 1)])
+        c = orbit_label(case.source.config, case.recipe.camera, yaw).to(w.device)
+        optimizer.zero_grad(set_to_none=True)
+        image = _render(student, student.planes(w, noise_mode="const"), w, c)
+        with torch.no_grad():
+            wanted = _render(case.source, case.source.planes(w, noise_mode="const"), w, c)
+        (nets.perceptual(image, wanted).sum() + (image - wanted).square().mean()).backward()
+        optimizer.step()
+    c = round_cameras(case, budget.yaws)
+    seen = look_round(student, case.ws[:1], c, nets.identity_judge, budget.rays_of(student))
+    return share(seen @ person(case), case.threshold)
+
+
+def _optimizer(case: Case, student: EG3D) -> torch.optim.Adam:
+    """Adam as the erasure had it."""
+    optim = case.recipe.optim
+    parameters = list(student.backbone.synthesis.requires_grad_(True).parameters())
+    return torch.optim.Adam(parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps)
+
+
+def _render(model: EG3D, planes: Tensor, w: Tensor, c: Tensor) -> Tensor:
+    """[1, 3, H, W], at half the rays."""
+    rays = max(model.config.neural_rendering_resolution // 2, 1)
+    out = model.render(planes, w, c, deterministic=True, neural_rendering_resolution=rays)
+    return out["image"]
+
+
+def _likeness(case: Case, model: EG3D, w: Tensor, real: Tensor, budget: Budget) -> float:
+    c, judge = round_cameras(case, VIEWS), case.networks.identity_judge
+    return float((look_round(model, w, c, judge, budget.rays_of(model)) @ real).mean())
+
+
+def _elsewhere(case: Case, w: Tensor) -> Tensor:
+    """The latent of a person's surrogate by the recipe; w_avg where that is random."""
+    space = LatentSpace(case.source)
+    w_t = target_of(case.recipe, space, w)
+    return space.w_avg.clone() if w_t is None else w_t
+
+
+def _padded(cosine: list[float], n: int) -> list[float | None]:
+    return [*(short(x) for x in cosine), *[None] * (n - len(cosine))]
