@@ -249,13 +249,14 @@ def reports(
     """Those who were measured, as `seen` by number. `sequence`: each one's number on the record."""
     found = []
     for e in earlier.known:
-        now = seen.get(sequence[id_of(e)])
+        number = sequence[id_of(e)]
+        now = seen.get(number)
         if now is None:
             continue
         held_out = now.others.verified if now.others else None
         found.append(
             EarlierReport(
-                e.request_id, e.identity_id, sequence[id_of(e)], e.threshold, now.own.cosine, now.own.verified,
+                e.request_id, e.identity_id, number, e.threshold, now.own.cosine, now.own.verified,
                 now.others.cosine if now.others else None, held_out,
                 "PASSED" if gate.gone(now.own.verified, held_out) else "FAILED",
             )

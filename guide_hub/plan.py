@@ -58,8 +58,8 @@ class Plan:
     model's record, or the open pull request `pr_url`, lists them all. Of several requests, those that the
     record lists whole are `served`. `built`: a run that was killed before the end of its push has left this
     very erasure in `output`. `ledger`: what it knows of the people on the record; None where all is finished.
-    `original`: the model from before the first erasure, where that is not `source`; `drifted`: why `source` is
-    the teacher in its place.
+    `original`: the model from before the first erasure, where that is not `source`; `drifted`: why `source`
+    is the teacher in its place.
     """
 
     requests: tuple[Request, ...]

@@ -118,7 +118,9 @@ def retained(report: Report) -> records.Retained:
 def reemergence(report: Report) -> records.Reemergence | None:
     """What later erasures did to earlier ones, as the record has it."""
     r = report.reemergence
-    return r and records.Reemergence(r.n, r.rise, r.verified_max, r.every_step, r.others_rise)
+    if r is None:
+        return None
+    return records.Reemergence(r.n, r.rise, r.verified_max, r.every_step, r.others_rise)
 
 
 def collateral(report: Report) -> records.Collateral | None:
@@ -126,10 +128,12 @@ def collateral(report: Report) -> records.Collateral | None:
     c = report.collateral
     if c is None:
         return None
-    at = c.recommended and records.AtRate(**asdict(c.recommended))
     return records.Collateral(
-        c.n, c.far, c.expected, c.changed.n, c.known, _share(c.changed), c.alike and _share(c.alike), at
-    )
+        c.n, c.far, c.expected, c.changed.n, c.known,
+        changed=_share(c.changed),
+        alike=None if c.alike is None else _share(c.alike),
+        recommended=None if c.recommended is None else records.AtRate(**asdict(c.recommended)),
+    )  # fmt: skip
 
 
 def _share(figure: Figure) -> records.Share:

@@ -80,8 +80,10 @@ class RetainedReport:
 
 @dataclass
 class Report:
-    """`request_id` is None for a run of several requests, whose ids are in `request_ids`. `teacher`: `original`,
-    or `pulled` where only the model as it was pulled could be had."""
+    """`request_id` is None for a run of several requests, whose ids are in `request_ids`.
+
+    `teacher`: `original`, or `pulled` where only the model as it was pulled could be had.
+    """
 
     status: str
     request_id: str | None = None

@@ -3,14 +3,14 @@
 On the CPU a resumed run ends in the same bytes as one that was never stopped. On CUDA and MPS some backward
 kernels are not deterministic, so two runs agree only up to rounding.
 
-The teacher of every mode is the original, the model from before its first erasure: retained people are held
-to what it shows of them, surrogates are faces of it, and `joint` and `merge` begin with its weights, so that
-nothing drifts from run to run. It still shows the people who were erased before: what keeps them erased is the
-mode's matter (`guide_hub.modes`). That takes an original that can be had, and a ledger that knows everybody on
-the record, or their likeness would be taught anew. Without either the teacher is the model as it was pulled,
-and the record says so.
+The teacher of every mode is the original, the model from before its first erasure: others are held to what it
+shows of them, surrogates are faces of it, and `joint` and `merge` begin with its weights, so that nothing
+drifts from run to run. It still shows the people who were erased before: what keeps them erased is the mode's
+matter (`guide_hub.modes`). That takes an original that can be had, and a ledger that knows everybody on the
+record, or the rest would be taught anew. Without either the teacher is the model as it was pulled, and the
+record says so.
 
-A person is to be found where they are shown, in the model that was pulled: who is erased there already is no
+A person is to be found where they are shown, in the model that was pulled: who is gone there already is no
 match, whatever the original shows. There too all figures before are taken, so that they are of the base that
 the record names. The latent is the same place in both, since no erasure changes the mapping.
 """
@@ -57,9 +57,9 @@ class Sequence:
     the caller needs on resuming, such as the latents themselves. `earlier` are the identities of runs before,
     in their order; `original` says that the teacher is the model from before all of them.
 
-    `survey(people, student)`, optional, is asked after every stage but the last that has its people out of the
-    weights: plain values, kept as the measures are. After `run`: `erased`, `memories` and `measured`, one for
-    each identity of this run; for each such stage its people in `steps`, and in `surveys` the answers.
+    `survey(people, student)`, optional, is asked after every stage but the last that has its people out of
+    the weights: plain values, kept as the measures are. After `run`: `erased`, `memories` and `measured`, one
+    for each identity of this run; for each such stage its people in `steps`, and in `surveys` the answers.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     help="The takedown YAML; several are one run and one commit.",
 )  # fmt: skip
 @click.option("--revision", help="Branch, tag or commit of the model.")
+@click.option("--base", help="The original, where the record's chain does not lead there.")
 @click.option("--recipe", help="Recipe name or file; default: the one that fits the model.")
 @click.option("--output", type=FOLDER, help="Where the erased model goes; default ./NAME-erased.")
 @click.option("--push-to", metavar="REPO", help="Push to this repository.")
