@@ -96,9 +96,9 @@ class Again:
 class Reemergence:
     """What later erasures did to earlier ones, over the `n` people who were measured after a later step.
 
-    `rise`, `others_rise`: the largest rise of a similarity since the own step, on photos of the erasure and on
-    held-out ones. `verified_max`: the largest share of views verified then. `every_step`: after every later
-    step, or after the last of each run alone.
+    `rise`, `others_rise`: the largest rise of a similarity since the own step, on photos of the erasure and
+    on held-out ones. `verified_max`: the largest share of views verified then. `every_step`: after every
+    later step, or after the last of each run alone.
     """
 
     n: int
