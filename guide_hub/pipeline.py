@@ -130,7 +130,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             base=plan.weights_sha256, device=device.type, version=__version__, torch=torch.__version__,
             threads=torch.get_num_threads(), networks=names.__dict__, weights=weights,
             threshold=f"{threshold:.3f}", latents=given and records.file_sha256(given),
-            memories=earlier.fingerprint(known), teacher=plan.teacher, survey=plan.options.report is not None,
+            memories=earlier.fingerprint(known), teacher=plan.teacher, every_step=plan.every_step,
             **processes.made_with,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, plan.run_name)
@@ -198,14 +198,12 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             checkpoint.save(state)
         steps = 0 if saved or processes.count > 1 else plan.steps
         with timed(plan.state, plan.timing_key, device.type, steps):
-            sequence.run(
-                ids, [ws[:1] for ws in points], measure, saved, after if plan.options.report else None
-            )
+            sequence.run(ids, [ws[:1] for ws in points], measure, saved, after if plan.every_step else None)
         student.requires_grad_(False)
 
         progress.stage("measuring everybody on the final weights")
         survey.note(sequence, first)
-        last = survey.finish(student, drift=plan.options.report is not None)
+        last = survey.finish(student, drift=plan.every_step)
         retained = survey.retained(student)
         numbers = {(e["requestId"], e["identityId"]): e["sequence"] for e in plan.earlier}
         again = earlier.reports(plan.ledger, last, recipe.gate, numbers)

@@ -43,6 +43,7 @@ class Options:
     supersede: bool = False
     dry_run: bool = False
     base: str | None = None
+    every_step: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("output", "report", "state", "license", "latents"):
@@ -91,6 +92,12 @@ class Plan:
     def ids(self) -> list[tuple[str, str]]:
         """Request and identity, in the order of erasure."""
         return [(request.request_id, identity.id) for request, identity in self.people]
+
+    @property
+    def every_step(self) -> bool:
+        """Whether everybody is measured again after every step: by default with a private report."""
+        asked = self.options.every_step
+        return self.options.report is not None if asked is None else asked
 
     @property
     def everybody(self) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Id = tuple[str, str]
 
-COMPANY = 20  # random people who are looked at after every step; the gate has more, at the end
+COMPANY = 10  # random people who are looked at after every step; the gate has more, at the end
 JSON, PLOT = "reemergence.json", "reemergence.png"
 
 
@@ -76,7 +76,7 @@ class Survey:
         return sitter.measured(sitter.views(student))
 
     # ------------------------------------------------------------------------------------------------------
-    # After every step, where a private report is wanted
+    # After every step, where that is asked for
 
     def after(self, numbers: Sequence[int], student: EG3D) -> dict[str, Any]:
         """What a step that took `numbers` out did to those before them, and to others: plain values."""

@@ -33,6 +33,10 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--report", type=FOLDER, help="Private sheets with the people's faces.")
+@click.option(
+    "--every-step/--no-every-step", default=None,
+    help="Measure everybody again after every person. Default: with --report.",
+)  # fmt: skip
 @click.option("--latents", type=FILE, help="What invert --report found; the photos still have to agree.")
 @click.option("--state", type=FOLDER, help="Key, ledger and progress of killed runs.")
 @click.option("--delete-other-weights", is_flag=True, help="Delete further weight files in the same commit.")
