@@ -130,7 +130,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             base=plan.weights_sha256, device=device.type, version=__version__, torch=torch.__version__,
             threads=torch.get_num_threads(), networks=names.__dict__, weights=weights,
             threshold=f"{threshold:.3f}", latents=given and records.file_sha256(given),
-            memories=earlier.fingerprint(known), teacher=plan.teacher, every_step=plan.every_step,
+            memories=earlier.fingerprint(known), teacher=plan.teacher,
             **processes.made_with,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, plan.run_name)

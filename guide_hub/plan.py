@@ -222,6 +222,9 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
             check_empty(output)
         if not finished:
             ledger = recall(state, previous, weights_sha256, recipe.digest(), options.seed)
+            if options.base is not None and previous is None:
+                raise InputError("the model has no erasure record, so it is its own original",
+                                 remedy="leave --base out")  # fmt: skip
             if previous is not None:
                 original, drifted = find_teacher(ledger, previous, options.base)
     return Plan(

@@ -59,7 +59,7 @@ class Sequence:
 
     `survey(people, student)`, optional, is asked after every stage but the last that has its people out of
     the weights: plain values, kept as the measures are. After `run`: `erased`, `memories` and `measured`, one
-    for each identity of this run; for each such stage its people in `steps`, and in `surveys` the answers.
+    for each identity of this run; for each such stage its people in `steps`, and its answer in `surveys`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Sequence:
         self.memories: list[Memory] = []
         self.measured: list[PersonMeasure] = []
         self.steps: list[list[int]] = []
-        self.surveys: list[dict[str, Any]] = []
+        self.surveys: dict[int, dict[str, Any]] = {}
         self.spent: list[float] = []  # seconds of each stage
         self._since = 0.0
 
@@ -118,7 +118,7 @@ class Sequence:
             first, step = saved["stage"], saved["step"]
             self.student.backbone.synthesis.load_state_dict(saved["synthesis"])
             self.measured = [_measure_from(m) for m in saved["measured"]]
-            self.surveys, self.spent = saved.get("surveys", []), saved.get("spent", [])
+            self.surveys, self.spent = saved.get("surveys", {}), saved.get("spent", [])
         for s, stage in enumerate(stages):
             if s < first:
                 mode.recall(self._kept(s))
@@ -143,7 +143,7 @@ class Sequence:
                 self._measure(list(stage), ids, measure)
                 if survey is not None and s + 1 < len(stages):
                     self.progress.stage("measuring everybody erased so far")
-                    self.surveys.append(survey(list(stage), self.student))
+                    self.surveys[s] = survey(list(stage), self.student)
             self._save(s + 1, 0)
         mode.finish()
         if len(self.measured) < len(ids):

@@ -109,7 +109,7 @@ class Survey:
                 m = run.measured[k]
                 self.matrix.steps[first + k] = number
                 self.matrix.cells[number, first + k] = Cell.of(Seen(m.after, m.others_after))
-            if step < len(run.surveys):
+            if step in run.surveys:
                 said = run.surveys[step]
                 self.matrix.cells.update({(number, j): Cell(**cell) for j, cell in said["cells"].items()})
                 drift = Drift(**said["retained"])

@@ -127,7 +127,7 @@ def figures(report: Report) -> None:
     if report.reemergence:
         r = report.reemergence
         console.print(
-            f"coming back: similarity up by at most {r.rise:.3f} since the own erasure, over {r.n} people",
+            f"coming back: similarity at most {r.rise:+.3f} since the own erasure, over {r.n} people",
             soft_wrap=True,
         )
     if report.collateral and report.collateral.expected >= 0.01:

@@ -45,7 +45,10 @@ class Cell:
 @dataclass(frozen=True)
 class Drift:
     """Random people who were not erased, after a step against the model as the run found it: as in
-    `RetainedMeasure`; and the seconds that the step took for each of its people. None: not measured."""
+    `RetainedMeasure`; and the seconds that the step took for each of its people. None: not measured.
+
+    FID_pre and KID take thousands of pictures: `guide-hub evaluate` has them, of the model of the end.
+    """
 
     n: int | None = None
     verified: float | None = None

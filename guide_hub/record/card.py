@@ -473,11 +473,11 @@ def _later(record: Record) -> str:
         return ""
     people = "One person was" if r["n"] == 1 else f"{r['n']} people were"
     when = "every later erasure" if r["everyStep"] else "the last erasure of each run alone"
-    held_out = f"; of held-out photos it rose by at most {r['othersRise']:.3f}" if "othersRise" in r else ""
+    held_out = f", on held-out photos {r['othersRise']:+.3f}" if "othersRise" in r else ""
     return (
-        f"**Coming back.** {people} measured again after {when}. The similarity rose by at most "
-        f"{r['rise']:.3f} from what it was right after the own erasure{held_out}. At most "
-        f"{_share(r['verifiedMax'])} of a person's views were verified then.\n\n"
+        f"**Coming back.** {people} measured again after {when}. The largest rise of a similarity since the "
+        f"own erasure is {r['rise']:+.3f}{held_out}; at most {_share(r['verifiedMax'])} of a person's views "
+        "were verified then.\n\n"
     )
 
 
