@@ -213,7 +213,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
                 "the ledger keeps no face of them, or one that another judge saw"
             )
         final = [survey.final(first + k) for k in range(len(ids))]
-        report = make_report(plan, sequence.measured, final, retained, threshold, again)
+        report = make_report(plan, sequence.measured, final, retained.measure, threshold, again)
         report.reemergence = survey.matrix.reemergence()
         report.collateral = survey.collateral(retained)
         report.inversions = [InversionReport(**figures) for figures in state["inversions"]]

@@ -385,7 +385,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
         survey.finish(student)
         final = [survey.final(number) for number, _ in enumerate(plan.entries, 1)]
         kept = survey.retained(student)
-        report = pipeline.make_report(plan, after, final, kept, threshold, [])
+        report = pipeline.make_report(plan, after, final, kept.measure, threshold, [])
         report.reemergence = survey.matrix.reemergence()
         report.collateral = survey.collateral(kept)
         report.request_id = plan.without[0]

@@ -14,12 +14,11 @@ from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.calibration import PEOPLE, calibrate, sees, threshold_at
 from guide_hub.evaluation.collateral import Collateral, Recommended, measure, recommended_far
 from guide_hub.evaluation.identity import (
+    Compared,
     PersonMeasure,
-    RetainedMeasure,
     Seen,
     Sitter,
     compare_retained,
-    measure_retained,
 )
 from guide_hub.evaluation.reemergence import Cell, Drift, Matrix
 from guide_hub.evaluation.views import render_views
@@ -95,7 +94,7 @@ class Survey:
         found = compare_retained(
             self._pictures, student, self.judge, self.perceptual, ws, self.c, self.threshold
         )
-        return Drift(found.n, found.verified, found.perceptual)
+        return Drift(found.measure.n, found.measure.verified, found.measure.perceptual)
 
     # ------------------------------------------------------------------------------------------------------
     # After a run
@@ -133,15 +132,16 @@ class Survey:
         """One of the run's own people, after `finish`."""
         return self.sitters[number].measured(self._views[number])
 
-    def retained(self, student: EG3D) -> RetainedMeasure:
-        return measure_retained(
-            self.source, student, self.judge, self.perceptual, self.others, self.c, self.threshold
+    def retained(self, student: EG3D) -> Compared:
+        """All of `others`, as in `measure_retained`."""
+        pictures = (render_views(self.source, w, self.c)[0] for w in self.others.split(1))
+        return compare_retained(
+            pictures, student, self.judge, self.perceptual, self.others, self.c, self.threshold
         )
 
-    def collateral(self, retained: RetainedMeasure) -> Collateral:
+    def collateral(self, retained: Compared) -> Collateral:
         """After `finish`."""
-        assert retained.faces is not None
-        before, after = retained.faces
+        before, after = retained.before, retained.after
         erased = [sitter.faces[: sitter.fitted] for sitter in self.sitters.values()]
         n = len(self.matrix.people)
         return measure(

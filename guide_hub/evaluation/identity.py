@@ -48,8 +48,15 @@ class RetainedMeasure:
     verified: float
     cosine: float
     perceptual: float
-    faces: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
-    """The judge's embeddings [N, V, E] of the pictures before and after."""
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """`measure`, and the judge's embeddings [N, V, E] behind it: of the pictures before, and after."""
+
+    measure: RetainedMeasure
+    before: Tensor = field(repr=False)
+    after: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ def measure_retained(
 ) -> RetainedMeasure:
     """ws [N, num_ws, w_dim] of random people, cameras c [V, 25]."""
     pictures = (render_views(source, w, c)[0] for w in ws.split(1))
-    return compare_retained(pictures, erased, judge, perceptual, ws, c, threshold)
+    return compare_retained(pictures, erased, judge, perceptual, ws, c, threshold).measure
 
 
 @torch.no_grad()
@@ -155,7 +162,7 @@ def compare_retained(
     ws: Tensor,
     c: Tensor,
     threshold: float,
-) -> RetainedMeasure:
+) -> Compared:
     """`measure_retained` from each one's pictures [V, 3, H, W] in the source."""
     faces, distances = [], []
     for w, a in zip(ws.split(1), before, strict=True):
@@ -165,6 +172,7 @@ def compare_retained(
     old, new = (torch.stack(side) for side in zip(*faces, strict=True))
     cosine = (old * new).sum(-1)
     verified = (cosine >= threshold).double().mean()
-    return RetainedMeasure(
-        len(ws), float(verified), float(cosine.mean()), float(torch.cat(distances).mean()), (old, new)
+    distance = torch.cat(distances).mean()
+    return Compared(
+        RetainedMeasure(len(ws), float(verified), float(cosine.mean()), float(distance)), old, new
     )
