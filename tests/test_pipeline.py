@@ -188,6 +188,7 @@ def test_now_is_measured_on_the_final_weights(first, home, model):
 def test_private_sheets_are_for_the_owner_alone(first):
     assert set(tiny.tree(first.private)) == {
         "subject-a.png", "subject-b.png", "retained.png", "reply-req-7.md",
+        "reemergence.json", "reemergence.png",
     }  # fmt: skip
     assert "| subject-b |" in (first.private / "reply-req-7.md").read_text()
     assert stat.S_IMODE((first.private / "reply-req-7.md").stat().st_mode) == 0o600
@@ -406,6 +407,7 @@ def test_several_requests_are_one_commit(hub, published, one, tmp_path):
     assert [name for name, _ in watch.starts] == ["req-7.subject-a", "req-8.subject-a"]
     assert set(tiny.tree(tmp_path / "private")) == {
         "req-7.subject-a.png", "req-8.subject-a.png", "retained.png", "reply-req-7.md", "reply-req-8.md",
+        "reemergence.json", "reemergence.png",
     }  # fmt: skip
     (pull,) = hub.repos[REPO].pulls
     assert pull.title == "Erase the identities of requests req-7, req-8"
