@@ -156,21 +156,20 @@ class Matrix:
             [self.cells[k, j].cosine if (k, j) in self.cells else nothing for j in range(1, n + 1)]
             for k in steps
         ]
-        size = max(3.5, min(12.0, 1.5 + 0.45 * n))
-        figure = Figure(figsize=(size + 1, max(2.5, size * len(steps) / max(n, 1))), layout="constrained")
+        size, line = max(3.5, min(12.0, 1.5 + 0.45 * n)), max([1e-3, *self.thresholds.values()])
+        figure = Figure(figsize=(size + 1, max(2.5, size * len(steps) / n)), layout="constrained")
         axes = figure.subplots()
-        image = axes.imshow(values, vmin=0, vmax=max([1e-3, *self.thresholds.values()]), cmap="viridis")
-        axes.set_xticks(range(n), [str(j) for j in range(1, n + 1)])
-        axes.set_yticks(range(len(steps)), [str(k) for k in steps])
+        image = axes.imshow(values, vmin=0, vmax=line, cmap="viridis")
+        every = 1 + n // (2 * SHOWN)
+        axes.set_xticks(range(0, n, every), [str(j) for j in range(1, n + 1, every)])
+        axes.set_yticks(range(0, len(steps), every), [str(k) for k in steps[::every]])
         axes.set_xlabel("person, by number on the record")
         axes.set_ylabel("after step")
         if n <= SHOWN:
-            for y, k in enumerate(steps):
-                for x in range(n):
-                    if (k, x + 1) in self.cells:
-                        text = f"{self.cells[k, x + 1].cosine:.2f}"
-                        axes.text(x, y, text, ha="center", va="center", color="white", fontsize=7)
-        figure.colorbar(image, label="mean cosine; at the line, taken for the person", extend="both")
+            for y, x in [(y, x) for y, k in enumerate(steps) for x in range(n) if (k, x + 1) in self.cells]:
+                colour = "black" if values[y][x] > 0.6 * line else "white"
+                axes.text(x, y, f"{values[y][x]:.2f}", ha="center", va="center", color=colour, fontsize=7)
+        figure.colorbar(image, label="mean cosine; top: verified", extend="both")
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=120)
         return out.getvalue()
