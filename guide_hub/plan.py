@@ -272,6 +272,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "recipe": plan.recipe.name,
         "teacher": plan.teacher,
         "steps": plan.steps,
+        "every_step": plan.every_step,
         "time": _estimate(plan),
         "seed": plan.options.seed,
         "output": plan.output.name,

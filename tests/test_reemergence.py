@@ -189,6 +189,17 @@ def test_of_a_lost_ledger_nobody_comes_back_on_record(model, recipe, tmp_path):
     assert (report.collateral.n, report.collateral.known) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "measured"),
+    [({}, False), ({"report": "report"}, True), ({"every_step": True}, True),
+     ({"report": "report", "every_step": False}, False)],
+)  # fmt: skip
+def test_what_is_measured_is_planned(model, recipe, tmp_path, options, measured):
+    options = {key: tmp_path / v if key == "report" else v for key, v in options.items()}
+    planned = erase(model, (A,), tmp_path, recipe, tmp_path / "s", tmp_path / "o", dry_run=True, **options)
+    assert planned.plan["every_step"] is measured
+
+
 def test_the_largest_rise():
     matrix = Matrix([("r", name) for name in "abc"], steps={1: 1, 2: 2, 3: 3})
     matrix.cells = {
@@ -283,6 +294,11 @@ def test_another_model_is_no_original(first, model, recipe, tmp_path):
     with pytest.raises(InputError, match="not the original") as refused:
         again(first, model, recipe, tmp_path, base=str(first / "erased"))
     assert all(p.remedy for p in refused.value.problems)
+
+
+def test_an_original_has_no_original(model, recipe, tmp_path):
+    with pytest.raises(InputError, match="its own original"):
+        erase(model, (A,), tmp_path, recipe, tmp_path / "s", tmp_path / "o", dry_run=True, base=str(model))
 
 
 def test_a_purged_original_is_survived(hub, model, recipe, tmp_path, monkeypatch):
