@@ -7,7 +7,7 @@ as the ledger of this machine has them. What it does not have is no reason to st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from guide_hub.eg3d import EG3D
+    from guide_hub.evaluation.identity import Seen, Sitter
+    from guide_hub.evaluation.reemergence import Matrix
     from guide_hub.faces.identity import IdentityEncoder
     from guide_hub.modes import Memory
     from guide_hub.recipe import Gate, Recipe
+    from guide_hub.survey import Survey
 
 MODEL = "model"  # in an entry's `extra`: SHA-256 of the weights that its run left
 DIGEST = "recipe_sha256"  # the recipe's digest
+STEP = "step"  # the number, on the record, of the last person whom the same step erased
+ROW = "row"  # of the re-emergence matrix: what that step left; with the last person's entry alone
 MAX_LINKS = 1000
 _LEDGERS = "[0-9a-f]" * 64
 
@@ -97,6 +102,40 @@ def original(record: bytes) -> records.Base:
     raise InputError("the chain of records does not end")
 
 
+def pull(base: records.Base) -> hub.Source:
+    """A model that a record names. InputError or HubError where it can't be had."""
+    if base.uri.startswith("hf://"):
+        return hub.resolve(base.uri.removeprefix("hf://"), base.revision)
+    if base.uri.startswith(hub.BUILTIN):
+        return hub.resolve(base.uri)
+    raise InputError("the original was a folder, which the record cannot find")
+
+
+def teacher(earlier: Earlier, record: bytes, given: str | None) -> tuple[hub.Source | None, str | None]:
+    """The original, to erase by; or None, and why the model as it was pulled has to do.
+
+    `given` names the original in place of the chain. InputError: it names something else.
+    """
+    if given is not None:
+        found = hub.resolve(given)
+        if records.file_sha256(found.weights_file) != earlier.base_sha256:
+            raise InputError(
+                "these weights are not the original that the record's chain or the ledger names",
+                remedy="name the model from before the first erasure with --base",
+            )
+    if earlier.lost:
+        return None, "it would bring back who is not in the ledger"
+    if given is not None:
+        return found, None
+    try:
+        found = pull(original(record))
+        if records.file_sha256(found.weights_file) != earlier.base_sha256:
+            raise InputError("it is no longer what the record names")
+    except (InputError, HubError) as error:
+        return None, error.problems[0].message
+    return found, None
+
+
 def _base_sha256(state: Path, record: bytes, weights_sha256: str) -> str:
     """The original's weights: as the chain says; where it is cut, of the ledger that knows the model."""
     try:
@@ -159,42 +198,70 @@ def points_of(entry: Entry) -> Tensor:
     return entry.w_u if entry.points is None else torch.cat([entry.w_u, entry.points])
 
 
-def measure(
+def sitter(
+    entry: Entry,
+    judge: IdentityEncoder,
+    cameras: Tensor,
+    threshold: float | None = None,
+    source: EG3D | None = None,
+) -> Sitter:
+    """One who is `measurable`, from the embeddings that the ledger keeps; `threshold`: other than then."""
+    from guide_hub.evaluation.identity import Sitter
+
+    assert entry.embeddings is not None
+    device = cameras.device
+    return Sitter(
+        judge,
+        entry.embeddings.to(device),
+        points_of(entry).to(device),
+        cameras,
+        entry.threshold if threshold is None else threshold,
+        entry.fitted,
+        source,
+    )
+
+
+def join(
+    survey: Survey,
     earlier: Earlier,
-    student: EG3D,
+    record: bytes | None,
     judge: IdentityEncoder,
     name: str,
     cameras: Tensor,
-    gate: Gate,
-    sequence: dict[Id, int],
+) -> None:
+    """Adds to `survey` everybody on `record`, and to be measured those who can be. `name`: a `judge_name`."""
+    from guide_hub.evaluation.reemergence import Cell
+
+    entries = {id_of(e): e for e in earlier.known}
+    for said in records.older(record) if record is not None else []:
+        number, entry = said["sequence"], entries.get((said["requestId"], said["identityId"]))
+        extra = entry.extra if entry is not None and entry.sequence == number else {}
+        survey.remember(
+            number, extra.get(STEP, number), Cell(said["metrics"]["id"]["after"]), extra.get(ROW, [])
+        )
+        if entry is not None and measurable(entry, name):
+            survey.add(number, sitter(entry, judge, cameras))
+
+
+def reports(
+    earlier: Earlier, seen: Mapping[int, Seen], gate: Gate, sequence: Mapping[Id, int]
 ) -> list[EarlierReport]:
-    """Those who can be measured, on the final weights, from the embeddings that the ledger keeps.
-
-    `name`: the judge's `judge_name`. `sequence`: each one's number on the record.
-    """
-    from guide_hub.evaluation.identity import likeness
-    from guide_hub.evaluation.views import embed_views
-
-    reports = []
+    """Those who were measured, as `seen` by number. `sequence`: each one's number on the record."""
+    found = []
     for e in earlier.known:
-        if not measurable(e, name):
+        number = sequence[id_of(e)]
+        now = seen.get(number)
+        if now is None:
             continue
-        assert e.embeddings is not None
-        views = embed_views(student, points_of(e).to(cameras.device), cameras, judge)
-        photos = e.embeddings.to(cameras.device)
-        now = likeness(photos[: e.fitted], views[:1], e.threshold)
-        others = None
-        if len(photos) > e.fitted:
-            others = likeness(photos[e.fitted :], views[1:], e.threshold)
-        held_out = others.verified if others else None
-        reports.append(
+        held_out = now.others.verified if now.others else None
+        found.append(
             EarlierReport(
-                e.request_id, e.identity_id, sequence[id_of(e)], e.threshold, now.cosine, now.verified,
-                others.cosine if others else None, held_out,
-                "PASSED" if gate.gone(now.verified, held_out) else "FAILED",
+                e.request_id, e.identity_id, number, e.threshold, now.own.cosine, now.own.verified,
+                now.others.cosine if now.others else None, held_out,
+                "PASSED" if gate.gone(now.own.verified, held_out) else "FAILED",
             )
         )  # fmt: skip
-    return reports
+    return found
 
 
 @dataclass(frozen=True)
@@ -205,6 +272,7 @@ class Made:
     seed: int
     judge: str
     model: str
+    matrix: Matrix
 
 
 def entry(
@@ -217,6 +285,8 @@ def entry(
     """
     stores = memory.w_u is not None
     figures: IdentityFigures = erasure.id
+    step = made.matrix.steps[erasure.sequence]
+    row = {ROW: made.matrix.row(step)} if step == erasure.sequence else {}
     return Entry(
         erasure.request_id,
         erasure.identity_id,
@@ -232,7 +302,7 @@ def entry(
         points=points[1:] if stores and len(points) > 1 else None,
         embeddings=faces if stores else None,
         basis=memory.tensors or None,
-        extra={MODEL: made.model, DIGEST: made.recipe.digest()},
+        extra={MODEL: made.model, DIGEST: made.recipe.digest(), STEP: step, **row},
     )
 
 

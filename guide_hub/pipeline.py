@@ -94,32 +94,38 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
 
     from guide_hub.attacks.erasure import attack_everybody, refuse_leaks, run_cases
     from guide_hub.eg3d import EG3D
-    from guide_hub.evaluation.identity import embed, measure_person, measure_retained
+    from guide_hub.evaluation.identity import Sitter, embed
     from guide_hub.evaluation.views import yaw_cameras
     from guide_hub.html import erasure as html
     from guide_hub.html.losses import Losses
+    from guide_hub.html.page import matrix_of
     from guide_hub.hub import WEIGHTS
     from guide_hub.latents import LatentSpace
     from guide_hub.networks import choose, load, weights_sha256
     from guide_hub.people import Finder, check_grouping, read_subjects
     from guide_hub.publish import make_record, write_folder
     from guide_hub.sequence import Sequence, pick_device
+    from guide_hub.survey import Survey
+    from guide_hub.survey import write as write_matrix
 
     assert plan.ledger is not None
     recipe, identities, known = plan.recipe, plan.identities, plan.ledger.known
     device = pick_device(plan.options.device)
     progress.stage("loading the model")
-    teacher = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval().requires_grad_(False)
-    names = choose(teacher.config, recipe)
+    pulled = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval().requires_grad_(False)
+    teacher = pulled
+    if plan.original is not None:
+        teacher = EG3D.from_pretrained(str(plan.original.folder)).to(device).eval().requires_grad_(False)
+    names = choose(pulled.config, recipe)
     networks = load(names, device)
     judge = networks.identity_judge
-    cameras = yaw_cameras(teacher, recipe.camera, recipe.gate.views)
+    cameras = yaw_cameras(pulled, recipe.camera, recipe.gate.views)
     with stopping() as stopper:
         processes.load(teacher, names, stopper)
         progress.stage("reading the photos")
-        subjects = read_subjects(identities, teacher.config.img_resolution, device)
+        subjects = read_subjects(identities, pulled.config.img_resolution, device)
         threshold = find_threshold(
-            plan.source, plan.weights_sha256, teacher, judge, names.identity_judge, recipe, progress,
+            plan.source, plan.weights_sha256, pulled, judge, names.identity_judge, recipe, progress,
             plan.state,
         )  # fmt: skip
         check_grouping(subjects, judge, threshold)
@@ -129,7 +135,8 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             base=plan.weights_sha256, device=device.type, version=__version__, torch=torch.__version__,
             threads=torch.get_num_threads(), networks=names.__dict__, weights=weights,
             threshold=f"{threshold:.3f}", latents=given and records.file_sha256(given),
-            memories=earlier.fingerprint(known), **processes.made_with,
+            memories=earlier.fingerprint(known), teacher=plan.teacher,
+            **processes.made_with,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, plan.run_name)
         saved = checkpoint.load() if plan.options.resume else None
@@ -143,7 +150,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             )
         if saved is None:
             progress.stage("finding each person's latent")
-            found = _find(subjects, Finder(teacher, recipe, networks, threshold), plan, progress)
+            found = _find(subjects, Finder(pulled, recipe, networks, threshold), plan, progress)
             state: dict[str, Any] = {
                 "made_with": made_with,
                 "points": [person.points for person in found],
@@ -157,9 +164,26 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
         points = [ws.to(device) for ws in state["points"]]
         photos = [s.photos[kept] for s, kept in zip(subjects, state["photos"], strict=True)]
 
+        faces = [embed(judge, crops) for crops in photos]
+        judged_by = earlier.judge_name(names.identity_judge, weights["identity_judge"])
+        people = LatentSpace(pulled).random(
+            recipe.gate.retained_people, torch.Generator().manual_seed(RETAINED_SEED + plan.options.seed)
+        )
+        three = yaw_cameras(pulled, recipe.camera, RETAINED_VIEWS)
+        survey = Survey(
+            plan.everybody, pulled, judge, networks.perceptual, people, three, threshold, recipe.gate.far
+        )
+        earlier.join(survey, plan.ledger, plan.previous, judge, judged_by, cameras)
+        first = len(plan.earlier) + 1
+        for k, (seen, ws) in enumerate(zip(faces, points, strict=True)):
+            fitted = len(seen) - len(ws) + 1
+            survey.add(first + k, Sitter(judge, seen, ws, cameras, threshold, fitted, pulled))
+
         def measure(k: int, student: EG3D) -> PersonMeasure:
-            fitted = len(photos[k]) - len(points[k]) + 1
-            return measure_person(teacher, student, judge, photos[k], points[k], cameras, threshold, fitted)
+            return survey.person(first + k, student)
+
+        def after(stage: list[int], student: EG3D) -> dict[str, Any]:
+            return survey.after([first + k for k in stage], student)
 
         ids = [i.label for i in identities]
         student = EG3D.from_pretrained(str(plan.source.folder)).to(device).eval()
@@ -175,54 +199,59 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             state,
             processes,
             earlier=earlier.memories(known),
+            original=plan.teacher == "original",
         )
         if saved is None:
             checkpoint.save(state)
         steps = 0 if saved or processes.count > 1 else plan.steps
         with timed(plan.state, plan.timing_key, device.type, steps):
-            sequence.run(ids, [ws[:1] for ws in points], measure, saved)
+            sequence.run(ids, [ws[:1] for ws in points], measure, saved, after if plan.every_step else None)
         student.requires_grad_(False)
 
         progress.stage("measuring everybody on the final weights")
-        final = [measure(k, student) for k in range(len(ids))]
-        people = LatentSpace(teacher).random(
-            recipe.gate.retained_people, torch.Generator().manual_seed(RETAINED_SEED + plan.options.seed)
-        )
-        three = yaw_cameras(teacher, recipe.camera, RETAINED_VIEWS)
-        retained = measure_retained(teacher, student, judge, networks.perceptual, people, three, threshold)
-        judged_by = earlier.judge_name(names.identity_judge, weights["identity_judge"])
+        survey.note(sequence, first)
+        last = survey.finish(student, drift=plan.every_step)
+        retained = survey.retained(student)
         numbers = {(e["requestId"], e["identityId"]): e["sequence"] for e in plan.earlier}
-        again = earlier.measure(plan.ledger, student, judge, judged_by, cameras, recipe.gate, numbers)
+        again = earlier.reports(plan.ledger, last, recipe.gate, numbers)
         if len(again) < len(known):
             progress.warn(
                 f"{len(known) - len(again)} of {len(known)} earlier people are not measured again: "
                 "the ledger keeps no face of them, or one that another judge saw"
             )
-        report = make_report(plan, sequence.measured, final, retained, threshold, again)
+        final = [survey.final(first + k) for k in range(len(ids))]
+        report = make_report(plan, sequence.measured, final, retained.measure, threshold, again)
+        report.reemergence = survey.matrix.reemergence()
+        report.collateral = survey.collateral(retained)
         report.inversions = [InversionReport(**figures) for figures in state["inversions"]]
         cases, findings = {}, {}
         if recipe.gate.attacks == "quick":
-            cases = run_cases(plan, teacher, student, networks, points, photos, threshold, sequence.erased)
+            cases = run_cases(plan, pulled, student, networks, points, photos, threshold, sequence.erased)
             findings = attack_everybody(report, cases, progress)
 
         if plan.options.report is not None:
             progress.stage("writing the report")
-            seen = [
+            shown = [
                 html.Seen(s.photos, len(kept) - len(ws) + 1, ws, e.w_t)
                 for s, kept, ws, e in zip(subjects, photos, points, sequence.erased, strict=True)
             ]
             short = [p.message for p in _misses(report, recipe)] if failed(report) else []
-            extras = html.Extras(findings=findings, losses=noted.rows, short=short)
-            html.write_erasure(plan, report, seen, teacher, student, people, extras)
-        faces = [embed(judge, crops) for crops in photos]
+            matrix = matrix_of(survey.matrix.to_dict(), report.request_ids)
+            extras = html.Extras(findings, noted.rows, matrix, short)
+            html.write_erasure(plan, report, shown, pulled, student, people, extras)
+            write_matrix(survey.matrix, plan.options.report)
         progress.stage("writing the model")
         with stopper.step():  # a signal waits: the folder and the ledger are there, or they are not
             if not plan.built:
                 statement = partial(make_record, plan, report, device.type)
-                write_folder(plan, statement, student, teacher, people, partial(refuse_leaks, cases))
+                write_folder(plan, statement, student, pulled, people, partial(refuse_leaks, cases))
             if not failed(report):
                 made = earlier.Made(
-                    recipe, plan.options.seed, judged_by, records.file_sha256(plan.output / WEIGHTS)
+                    recipe,
+                    plan.options.seed,
+                    judged_by,
+                    records.file_sha256(plan.output / WEIGHTS),
+                    survey.matrix,
                 )
                 added = [
                     earlier.entry(e, memory, ws, seen, len(seen) - len(ws) + 1, made)
@@ -369,6 +398,7 @@ def make_report(
         erasures=erasures,
         earlier=again,
         retained=RetainedReport(retained.n, retained.verified, retained.perceptual),
+        teacher=plan.teacher,
     )
 
 

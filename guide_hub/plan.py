@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from guide_hub import delivery, hub, timing
 from guide_hub import record as records
 from guide_hub.checkpoint import default_state, fingerprint
 from guide_hub.earlier import Earlier, recall, rehearses
+from guide_hub.earlier import teacher as find_teacher
 from guide_hub.errors import InputError, Problem
 from guide_hub.html import events
 from guide_hub.ledger import Entry
@@ -42,6 +44,8 @@ class Options:
     latents: Path | None = None
     supersede: bool = False
     dry_run: bool = False
+    base: str | None = None
+    every_step: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("output", "report", "state", "license", "latents"):
@@ -57,6 +61,8 @@ class Plan:
     model's record, or the open pull request `pr_url`, lists them all. Of several requests, those that the
     record lists whole are `served`. `built`: a run that was killed before the end of its push has left this
     very erasure in `output`. `ledger`: what it knows of the people on the record; None where all is finished.
+    `original`: the model from before the first erasure, where that is not `source`; `drifted`: why `source`
+    is the teacher in its place.
     """
 
     requests: tuple[Request, ...]
@@ -76,6 +82,8 @@ class Plan:
     served: tuple[Request, ...] = ()
     built: bool = False
     ledger: Earlier | None = None
+    original: hub.Source | None = None
+    drifted: str | None = None
 
     @property
     def people(self) -> list[tuple[Request, Identity]]:
@@ -86,6 +94,17 @@ class Plan:
     def ids(self) -> list[tuple[str, str]]:
         """Request and identity, in the order of erasure."""
         return [(request.request_id, identity.id) for request, identity in self.people]
+
+    @property
+    def every_step(self) -> bool:
+        """Whether everybody is measured again after every step: by default with a private report."""
+        asked = self.options.every_step
+        return self.options.report is not None if asked is None else asked
+
+    @property
+    def everybody(self) -> list[tuple[str, str]]:
+        """Request and identity of all whom the record will list, in its order."""
+        return [(e["requestId"], e["identityId"]) for e in self.earlier] + self.ids
 
     @property
     def identities(self) -> list[Identity]:
@@ -102,6 +121,11 @@ class Plan:
         warnings = [*left_out, *(warning for request in self.requests for warning in request.warnings)]
         if self.ledger is not None and self.ledger.lost:
             warnings.append(_not_remembered(len(self.ledger.lost)))
+        if self.drifted is not None:
+            text = f"the model as it was pulled is the teacher, and not the original: {self.drifted}"
+            remedy = "name the model from before the first erasure with --base"
+            lost = self.ledger is not None and self.ledger.lost
+            warnings.append(Problem(text, "" if lost else remedy))
         return warnings
 
     @property
@@ -115,6 +139,11 @@ class Plan:
         return records.older(self.previous) if self.previous is not None else []
 
     @property
+    def teacher(self) -> Literal["original", "pulled"]:
+        """`original`, or `pulled`: what the students are taught by."""
+        return "pulled" if self.drifted is not None else "original"
+
+    @property
     def rehearsed(self) -> tuple[Entry, ...]:
         """Those of them whom the ledger knows, where the recipe takes them in again."""
         return self.ledger.known if self.ledger is not None and rehearses(self.recipe) else ()
@@ -126,7 +155,9 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.recipe.optim.iterations * len(self.identities)
+        """At most, with those for whom `joint` and `merge` erase earlier people again, and for surrogates."""
+        entries = self.ledger.known if self.ledger is not None else ()
+        return steps(self.recipe, len(self.ids), entries, self.teacher == "original")
 
     @property
     def run_name(self) -> str:
@@ -168,6 +199,8 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
     finished, pr_url, head, card_text, built = False, None, None, None, False
     served: tuple[Request, ...] = ()
     ledger: Earlier | None = None
+    original: hub.Source | None = None
+    drifted: str | None = None
     if previous is not None:
         done = _served(records.parse_record(previous))
         finished = _ids(wanted) <= done
@@ -193,6 +226,11 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
             check_empty(output)
         if not finished:
             ledger = recall(state, previous, weights_sha256, recipe.digest(), options.seed)
+            if options.base is not None and previous is None:
+                raise InputError("the model has no erasure record, so it is its own original",
+                                 remedy="leave --base out")  # fmt: skip
+            if previous is not None:
+                original, drifted = find_teacher(ledger, previous, options.base)
     return Plan(
         wanted,
         source,
@@ -211,7 +249,21 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
         served,
         built,
         ledger,
+        original,
+        drifted,
     )
+
+
+def steps(recipe: Recipe, people: int, earlier: Sequence[Entry] = (), original: bool = True) -> int:
+    """Of erasing so many `people` after the `earlier` ones; `original`: it is the teacher."""
+    options, each = recipe.sequence, recipe.optim.iterations
+    if options.mode == "joint":
+        everybody = people + sum(e.w_u is not None for e in earlier)
+        return math.ceil(each * everybody / min(options.per_step, everybody)) if people else 0
+    if options.mode == "merge":
+        again = sum(e.mode != "merge" or not e.basis for e in earlier) if original and people else 0
+        return each * (people + again)
+    return (each + (options.surrogate_steps if options.mode == "sugar" else 0)) * people
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -222,7 +274,9 @@ def describe(plan: Plan) -> dict[str, Any]:
             {"request_id": r.request_id, "identity_id": i.id, "photos": len(i.images)} for r, i in plan.people
         ],
         "recipe": plan.recipe.name,
+        "teacher": plan.teacher,
         "steps": plan.steps,
+        "every_step": plan.every_step,
         "time": _estimate(plan),
         "seed": plan.options.seed,
         "output": plan.output.name,

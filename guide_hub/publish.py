@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from guide_hub.sheets import sheet
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
+    from guide_hub.evaluation.interval import Figure
     from guide_hub.plan import Plan
     from guide_hub.report import ErasureReport, Report
 
@@ -95,7 +97,8 @@ def make_record(plan: Plan, report: Report, device: str, folder: Path) -> record
         base=records.Base(plan.source.uri, plan.weights_sha256, plan.source.revision),
         recipe_digest=plan.recipe.digest(), recipe_name=plan.recipe.name, erasures=erasures,
         seed=plan.options.seed, tool_version=__version__, environment=environment(device),
-        retained=retained(report), previous=plan.previous, remeasured=again,
+        retained=retained(report), reemergence=reemergence(report), collateral=collateral(report),
+        teacher=report.teacher, previous=plan.previous, remeasured=again,
     )  # fmt: skip
 
 
@@ -114,6 +117,33 @@ def retained(report: Report) -> records.Retained:
     """Those who were not erased, as the record has them."""
     assert report.retained is not None
     return records.Retained(report.retained.n, report.retained.verified, report.retained.lpips_mean)
+
+
+def reemergence(report: Report) -> records.Reemergence | None:
+    """What later erasures did to earlier ones, as the record has it."""
+    r = report.reemergence
+    if r is None:
+        return None
+    return records.Reemergence(r.n, r.rise, r.verified_max, r.every_step, r.others_rise)
+
+
+def collateral(report: Report) -> records.Collateral | None:
+    """Whom else the erasures touch, as the record has it."""
+    c = report.collateral
+    if c is None:
+        return None
+    return records.Collateral(
+        c.n, c.far, c.expected, c.changed.n, c.known,
+        changed=_share(c.changed),
+        alike=None if c.alike is None else _share(c.alike),
+        recommended=None if c.recommended is None else records.AtRate(**asdict(c.recommended)),
+    )  # fmt: skip
+
+
+def _share(figure: Figure) -> records.Share:
+    assert figure.low is not None
+    assert figure.high is not None
+    return records.Share(figure.value, figure.low, figure.high)
 
 
 def subject(folder: Path) -> dict[str, str]:

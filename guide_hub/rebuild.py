@@ -31,9 +31,18 @@ from guide_hub.plan import (
     last_part,
     licensed,
     readable_card,
+    steps,
 )
 from guide_hub.processes import Processes
-from guide_hub.publish import environment, metrics, retained, subject, today
+from guide_hub.publish import (
+    collateral,
+    environment,
+    metrics,
+    reemergence,
+    retained,
+    subject,
+    today,
+)
 from guide_hub.recipe import Recipe, load_recipe
 from guide_hub.report import Report
 from guide_hub.version import __version__
@@ -76,7 +85,11 @@ class Rebuild(Plan):
 
     @property
     def steps(self) -> int:
-        return self.recipe.optim.iterations * len(self.entries)
+        done, total = list[Entry](), 0
+        for part in self.runs:
+            total += steps(self.recipe, len(part), done)
+            done += part
+        return total
 
     @property
     def base(self) -> dict[str, str | None]:
@@ -213,12 +226,13 @@ def _original(record: bytes, given: str | None, resolve: bool) -> tuple[hub.Sour
     elif chain is None or not resolve:
         assert chain is not None
         return None, chain
-    elif chain.uri.startswith("hf://"):
-        source = hub.resolve(chain.uri.removeprefix("hf://"), chain.revision)
-    elif chain.uri.startswith(hub.BUILTIN):
-        source = hub.resolve(chain.uri)
     else:
-        raise InputError("the original was a folder, which the record cannot find", remedy=_NAME_IT)
+        try:
+            source = earlier.pull(chain)
+        except InputError as error:
+            raise InputError(
+                *(dataclasses.replace(p, remedy=p.remedy or _NAME_IT) for p in error.problems)
+            ) from None
     found = records.Base(source.uri, records.file_sha256(source.weights_file), source.revision)
     if chain is not None and chain.sha256 != found.sha256:
         raise InputError("these weights are not the original that the record names", remedy=_NAME_IT)
@@ -294,12 +308,12 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
     import torch
 
     from guide_hub.eg3d import EG3D
-    from guide_hub.evaluation.identity import measure_embedded, measure_retained
     from guide_hub.evaluation.views import yaw_cameras
     from guide_hub.latents import LatentSpace
     from guide_hub.networks import choose, load, weights_sha256
     from guide_hub.publish import write_folder
     from guide_hub.sequence import Sequence, pick_device
+    from guide_hub.survey import Survey
 
     assert plan.original is not None
     recipe = plan.recipe
@@ -321,13 +335,19 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             plan.state,
         )  # fmt: skip
 
+        people = LatentSpace(teacher).random(
+            recipe.gate.retained_people,
+            torch.Generator().manual_seed(pipeline.RETAINED_SEED + plan.options.seed),
+        )
+        three = yaw_cameras(teacher, recipe.camera, pipeline.RETAINED_VIEWS)
+        survey = Survey(
+            plan.ids, teacher, judge, networks.perceptual, people, three, threshold, recipe.gate.far
+        )
+        for number, entry in enumerate(plan.entries, 1):
+            survey.add(number, earlier.sitter(entry, judge, cameras, threshold, teacher))
+
         def measure(first: int, k: int, student: EG3D) -> PersonMeasure:
-            entry = plan.entries[first + k]
-            assert entry.embeddings is not None
-            faces = entry.embeddings.to(device)
-            return measure_embedded(
-                teacher, student, judge, faces, points[first + k], cameras, threshold, entry.fitted
-            )
+            return survey.person(first + k, student)
 
         student = EG3D.from_pretrained(str(plan.original.folder)).to(device).eval()
         made_with = fingerprint(
@@ -346,30 +366,29 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
                 saved = None
             if saved is None and plan.built:
                 raise _built_already(plan)
-            first = len(before)
+            first = len(before) + 1
             sequence = Sequence(
                 student, teacher, recipe, networks, part[0].seed, checkpoint, stopper, progress,
                 {"made_with": made_with}, processes, earlier=list(before),
             )  # fmt: skip
             sequence.run(
                 [".".join(earlier.id_of(e)) for e in part],
-                [ws[:1] for ws in points[first : first + len(part)]],
+                [ws[:1] for ws in points[first - 1 : first - 1 + len(part)]],
                 partial(measure, first),
                 saved,
             )
             before += sequence.memories
             after += sequence.measured
+            survey.note(sequence, first)
         student.requires_grad_(False)
 
         progress.stage("measuring everybody on the final weights")
-        final = [measure(0, k, student) for k in range(len(plan.entries))]
-        people = LatentSpace(teacher).random(
-            recipe.gate.retained_people,
-            torch.Generator().manual_seed(pipeline.RETAINED_SEED + plan.options.seed),
-        )
-        three = yaw_cameras(teacher, recipe.camera, pipeline.RETAINED_VIEWS)
-        kept = measure_retained(teacher, student, judge, networks.perceptual, people, three, threshold)
-        report = pipeline.make_report(plan, after, final, kept, threshold, [])
+        survey.finish(student)
+        final = [survey.final(number) for number, _ in enumerate(plan.entries, 1)]
+        kept = survey.retained(student)
+        report = pipeline.make_report(plan, after, final, kept.measure, threshold, [])
+        report.reemergence = survey.matrix.reemergence()
+        report.collateral = survey.collateral(kept)
         report.request_id = plan.without[0]
         progress.stage("writing the model")
         with stopper.step():  # a signal waits: the folder and the ledger are there, or they are not
@@ -378,7 +397,11 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
                 write_folder(plan, statement, student, teacher, people)
             if not pipeline.failed(report):
                 made = earlier.Made(
-                    recipe, plan.options.seed, judged_by, records.file_sha256(plan.output / hub.WEIGHTS)
+                    recipe,
+                    plan.options.seed,
+                    judged_by,
+                    records.file_sha256(plan.output / hub.WEIGHTS),
+                    survey.matrix,
                 )
                 added = [
                     dataclasses.replace(
@@ -448,5 +471,8 @@ def _record(plan: Rebuild, report: Report, device: str, folder: Path) -> records
         tool_version=__version__,
         environment=environment(device),
         retained=retained(report),
+        reemergence=reemergence(report),
+        collateral=collateral(report),
+        teacher="original",
         rebuilt=records.Rebuilt(records.sha256(plan.previous), *plan.without, today(), plan.reason),
     )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from guide_hub.errors import Problem
+
+if TYPE_CHECKING:
+    from guide_hub.evaluation.collateral import Collateral
+    from guide_hub.evaluation.reemergence import Reemergence
 
 
 @dataclass
@@ -80,7 +84,10 @@ class RetainedReport:
 
 @dataclass
 class Report:
-    """`request_id` is None for a run of several requests, whose ids are in `request_ids`."""
+    """`request_id` is None for a run of several requests, whose ids are in `request_ids`.
+
+    `teacher`: `original`, or `pulled` where only the model as it was pulled could be had.
+    """
 
     status: str
     request_id: str | None = None
@@ -89,6 +96,9 @@ class Report:
     erasures: list[ErasureReport] = field(default_factory=list)
     earlier: list[EarlierReport] = field(default_factory=list)
     retained: RetainedReport | None = None
+    reemergence: Reemergence | None = None
+    collateral: Collateral | None = None
+    teacher: Literal["original", "pulled"] | None = None
     output: str | None = None
     pushed: dict[str, str | None] | None = None
     request_ids: list[str] = field(default_factory=list)

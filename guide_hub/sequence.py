@@ -3,12 +3,21 @@
 On the CPU a resumed run ends in the same bytes as one that was never stopped. On CUDA and MPS some backward
 kernels are not deterministic, so two runs agree only up to rounding.
 
-The teacher is always the model as it was pulled. It still shows the people who were erased before: what keeps
-them erased is the mode's matter (`guide_hub.modes`).
+The teacher of every mode is the original, the model from before its first erasure: others are held to what it
+shows of them, surrogates are faces of it, and `joint` and `merge` begin with its weights, so that nothing
+drifts from run to run. It still shows the people who were erased before: what keeps them erased is the mode's
+matter (`guide_hub.modes`). That takes an original that can be had, and a ledger that knows everybody on the
+record, or the rest would be taught anew. Without either the teacher is the model as it was pulled, and the
+record says so.
+
+A person is to be found where they are shown, in the model that was pulled: who is gone there already is no
+match, whatever the original shows. There too all figures before are taken, so that they are of the base that
+the record names. The latent is the same place in both, since no erasure changes the mapping.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any, Protocol
@@ -46,7 +55,11 @@ class Sequence:
     `measure(k, student)` is asked once for each identity: after its stage, or at the end where only that has
     it out of the weights. Its answers survive in the checkpoint with the weights. `progress_state` adds what
     the caller needs on resuming, such as the latents themselves. `earlier` are the identities of runs before,
-    in their order. After `run`: `erased`, `memories` and `measured`, one for each identity of this run.
+    in their order; `original` says that the teacher is the model from before all of them.
+
+    `survey(people, student)`, optional, is asked after every stage but the last that has its people out of
+    the weights: plain values, kept as the measures are. After `run`: `erased`, `memories` and `measured`, one
+    for each identity of this run; for each such stage its people in `steps`, and its answer in `surveys`.
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class Sequence:
         progress_state: dict[str, Any],
         processes: Processes | None = None,
         earlier: Iterable[Memory] = (),
+        original: bool = True,
     ):
         processes, device = processes or Processes.alone(), teacher.w_avg.device
         self.student, self.checkpoint, self.stopper, self.progress = student, checkpoint, stopper, progress
@@ -75,11 +89,16 @@ class Sequence:
             seed,
             [_memory_on(device, memory) for memory in earlier],
             processes.backward,
+            original,
             progress.warn,
         )
         self.erased: list[Erasure] = []
         self.memories: list[Memory] = []
         self.measured: list[PersonMeasure] = []
+        self.steps: list[list[int]] = []
+        self.surveys: dict[int, dict[str, Any]] = {}
+        self.spent: list[float] = []  # seconds of each stage
+        self._since = 0.0
 
     def run(
         self,
@@ -87,6 +106,7 @@ class Sequence:
         latents: list[Tensor],
         measure: Callable[[int, EG3D], PersonMeasure],
         saved: dict[str, Any] | None,
+        survey: Callable[[list[int], EG3D], dict[str, Any]] | None = None,
     ) -> None:
         """Everything that `saved` has not done yet. Raises `Stopped` after saving when a signal came.
 
@@ -98,10 +118,13 @@ class Sequence:
             first, step = saved["stage"], saved["step"]
             self.student.backbone.synthesis.load_state_dict(saved["synthesis"])
             self.measured = [_measure_from(m) for m in saved["measured"]]
+            self.surveys, self.spent = saved.get("surveys", {}), saved.get("spent", [])
         for s, stage in enumerate(stages):
             if s < first:
                 mode.recall(self._kept(s))
                 continue
+            self.spent += [0.0] * (s + 1 - len(self.spent))
+            self._since = time.monotonic()
             label = _label(stage, ids)
             mode.begin(stage)
             if s == first and saved is not None and "optimizer" in saved:
@@ -114,16 +137,31 @@ class Sequence:
                     self._save(s, 0, mode.state())
             self._erase(s, label, mode, step if s == first else 0)
             mode.end()
+            self._clock()
             self._keep(s, {k: mode.done[k] for k in stage})
             if mode.folds:
                 self._measure(list(stage), ids, measure)
+                if survey is not None and s + 1 < len(stages):
+                    self.progress.stage("measuring everybody erased so far")
+                    self.surveys[s] = survey(list(stage), self.student)
             self._save(s + 1, 0)
         mode.finish()
         if len(self.measured) < len(ids):
             self._measure(list(range(len(self.measured), len(ids))), ids, measure)
             self._save(len(stages), 0)
+        self.steps = [list(stage) for stage in stages] if mode.folds else [list(range(len(ids)))]
         self.erased = [mode.done[k].erasure for k in range(len(ids))]
         self.memories = mode.memories()
+
+    def seconds_each(self, step: int) -> float:
+        """What one of `steps` took for each of its people, with what was done again of earlier ones."""
+        spent = self.spent[step] if len(self.steps) == len(self.spent) else sum(self.spent)
+        return spent / len(self.steps[step])
+
+    def _clock(self) -> None:
+        now = time.monotonic()
+        self.spent[-1] += now - self._since
+        self._since = now
 
     def _measure(
         self, people: list[int], ids: list[str], measure: Callable[[int, EG3D], PersonMeasure]
@@ -153,6 +191,8 @@ class Sequence:
 
     def _save(self, stage: int, step: int, inside: dict[str, Any] | None = None) -> None:
         """`inside`: the state inside the stage; between two there is none but the weights."""
+        if inside is not None:
+            self._clock()
         self.checkpoint.save(
             {
                 **self.progress_state,
@@ -160,6 +200,8 @@ class Sequence:
                 "step": step,
                 **(inside or {"synthesis": self.student.backbone.synthesis.state_dict()}),
                 "measured": [asdict(m) for m in self.measured],
+                "surveys": self.surveys,
+                "spent": self.spent,
             }
         )
 

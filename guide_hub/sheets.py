@@ -71,7 +71,7 @@ def write_inversion_sheet(
 def write_latents(folder: Path, latents: dict[str, Tensor]) -> None:
     """latents.safetensors: by identity what would be erased, [1, num_ws, w_dim]."""
     path = _private_folder(folder) / "latents.safetensors"
-    _touch_private(path)
+    private_file(path)
     save_file({name: ws.detach().cpu().contiguous() for name, ws in latents.items()}, path)
 
 
@@ -83,10 +83,12 @@ def _private_folder(folder: Path) -> Path:
 
 
 def _save_private(picture: Image.Image, path: Path) -> None:
-    _touch_private(path)
+    private_file(path)
     picture.save(path)
 
 
-def _touch_private(path: Path) -> None:
+def private_file(path: Path) -> Path:
+    """`path`, empty or as it was, in a folder that exists, for the owner alone."""
     path.touch(mode=0o600)
     path.chmod(0o600)
+    return path

@@ -154,12 +154,17 @@ def _subject(source: hub.Source, statement: Record) -> Check:
 
 
 def _results(statement: Record) -> Check:
-    failed = [str(e["sequence"]) for e in statement["predicate"]["erasures"] if e["result"] == "FAILED"]
-    return answer(
-        "results",
-        f"{len(statement['predicate']['erasures'])} on record, none of which failed",
-        lambda: [f"erasure {n} did not meet its target, says the record" for n in failed],
-    )
+    def faults() -> Iterable[str]:
+        for e in erasures:
+            if e["result"] == "FAILED":
+                yield f"erasure {e['sequence']} did not meet its target, says the record"
+        if said is not None:
+            law = 1 - (1 - said["far"]) ** said["n"]
+            if said["n"] != len(erasures) or abs(said["expected"] - law) > 1e-5:
+                yield f"the collateral on record is not that of {len(erasures)} erasures"
+
+    erasures, said = statement["predicate"]["erasures"], statement["predicate"].get("collateral")
+    return answer("results", f"{len(erasures)} on record, none of which failed", faults)
 
 
 def _weights(source: hub.Source) -> Check:

@@ -93,8 +93,10 @@ def test_erase_json_is_the_report(call, model, job, tmp_path):
     assert "the answer was due" in done.err
     assert set(done.json) == {
         "status", "request_id", "request_ids", "base", "inversions", "erasures", "earlier", "retained",
-        "output", "pushed", "errors",
+        "output", "pushed", "errors", "reemergence", "collateral", "teacher",
     }  # fmt: skip
+    assert (done.json["teacher"], done.json["reemergence"]) == ("original", None)
+    assert done.json["collateral"]["n"] == 1
     (erasure,) = done.json["erasures"]
     metrics = record.read_record(tmp_path / "erased")["predicate"]["erasures"][0]["metrics"]
     assert erasure["id"]["after"] == pytest.approx(metrics["id"]["after"], abs=1e-6)

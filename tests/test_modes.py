@@ -91,15 +91,17 @@ def run(
     act=lambda identity, step: None,
     earlier=(),
     student=None,
+    pulled=None,
 ) -> SimpleNamespace:
-    """A run from where `folder` has it."""
-    student, teacher, warnings = student or generator(), generator(), []
+    """A run from where `folder` has it; `pulled` makes the teacher where the original cannot be had."""
+    student, teacher, warnings = student or generator(), (pulled or generator)(), []
     watch = tiny.Watch(act)
     watch.warn = warnings.append
     checkpoint = Checkpoint(folder, "run")
     sequence = Sequence(
         student, teacher, recipe, SimpleNamespace(perceptual=Pixels(), identity_loss=Pixels()), 5,
         checkpoint, Stopper(), watch, {"mine": 1}, earlier=earlier,
+        original=pulled is None,
     )  # fmt: skip
     ids = [f"subject-{k}" for k in range(len(latents))]
     sequence.run(ids, latents, sketch, checkpoint.load())
@@ -492,6 +494,63 @@ def test_merge_takes_in_runs_before(kept, whole, tmp_path):
         original = later.teacher.backbone.synthesis.state_dict()
         after = later.student.backbone.synthesis.state_dict()
         assert all(torch.equal(after[name], original[name] + merged[name]) for name in merged)
+
+
+def test_without_the_original_merge_leaves_what_is_in_the_model(whole, tmp_path):
+    """The earlier one's change is in the pulled model; a second time it would be too much."""
+    memory = whole("merge").sequence.memories[0]
+
+    def pulled() -> EG3D:
+        model = generator()
+        parameters = dict(model.backbone.synthesis.named_parameters())
+        for name, change in memory.tensors.items():
+            parameters[name] += change
+        return model
+
+    later = run(
+        recipe(mode="merge"), tmp_path, people(2)[1:], earlier=[memory], student=pulled(), pulled=pulled
+    )
+    assert later.watch.starts == [("subject-0", 0)]
+    moved = trained(later.student) - trained(later.teacher)
+    assert 0 < moved.abs().max() < 3 * STEPS * load_recipe("heads").optim.lr
+    (kept,) = later.sequence.memories
+    assert kept.tensors == {}  # no change of the original's
+    assert torch.equal(kept.w_u, people(2)[1])
+
+
+def test_without_the_original_joint_rehearses_whom_it_can(whole, tmp_path):
+    known = whole("joint").sequence.memories[0]
+    nobody = Memory(None, None, {})
+    later = run(recipe(mode="joint"), tmp_path, people(2)[1:], earlier=[nobody, known], pulled=generator)
+    assert later.watch.starts == [("2 people", 0)]
+
+
+def test_surveys_go_on_with_the_run(tmp_path):
+    """After every stage but the last; the answers, and the seconds, survive a kill."""
+
+    class Asked(Sequence):
+        def run(self, ids, latents, measure, saved, survey=None):
+            def look(stage, student):
+                return {"stage": stage, "seen": float(trained(student).double().sum())}
+
+            super().run(ids, latents, measure, saved, look)
+
+    def die(identity, step):
+        if identity == "subject-2" and step == 2:
+            raise Dies
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "Sequence", Asked)
+        patch.setattr(running, "SAVE_EVERY", 1)
+        chain = recipe(mode="chain")
+        once = run(chain, tmp_path / "once", people(3)).sequence
+        with pytest.raises(Dies):
+            run(chain, tmp_path / "killed", people(3), die)
+        killed = run(chain, tmp_path / "killed", people(3)).sequence
+    assert {step: said["stage"] for step, said in once.surveys.items()} == {0: [0], 1: [1]}
+    assert killed.surveys == once.surveys
+    assert killed.steps == [[0], [1], [2]]
+    assert all(killed.seconds_each(step) > 0 for step in range(3))
 
 
 @pytest.mark.parametrize("mode", ["joint", "merge"])

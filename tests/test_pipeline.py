@@ -186,7 +186,9 @@ def test_now_is_measured_on_the_final_weights(first, home, model):
 
 
 def test_the_report_is_for_the_owner_alone(first):
-    names = {"report.html", "report-public.html", "reply-req-7.md"}
+    names = {
+        "report.html", "report-public.html", "reply-req-7.md", "reemergence.json", "reemergence.png",
+    }  # fmt: skip
     assert set(tiny.tree(first.private)) == names
     assert "| subject-b |" in (first.private / "reply-req-7.md").read_text()
     assert {stat.S_IMODE((first.private / name).stat().st_mode) for name in names} == {0o600}
@@ -405,6 +407,7 @@ def test_several_requests_are_one_commit(hub, published, one, tmp_path):
     assert [name for name, _ in watch.starts] == ["req-7.subject-a", "req-8.subject-a"]
     assert set(tiny.tree(tmp_path / "private")) == {
         "report.html", "report-public.html", "reply-req-7.md", "reply-req-8.md",
+        "reemergence.json", "reemergence.png",
     }  # fmt: skip
     (pull,) = hub.repos[REPO].pulls
     assert pull.title == "Erase the identities of requests req-7, req-8"

@@ -77,12 +77,34 @@ def chained():
     )
 
 
+def many():
+    """A record with all that is said of many people, one after another."""
+    return build(
+        teacher="pulled",
+        previous=rec.to_bytes(build()),
+        erasures=[erasure(f"subject-{k}", "2026-0043") for k in range(12)],
+        reemergence=rec.Reemergence(13, 0.0432101, 0.25, True, 0.01),
+        collateral=rec.Collateral(
+            14,
+            1e-3,
+            1 - 0.999**14,
+            100,
+            13,
+            rec.Share(0.0, 0.0, 0.036995),
+            rec.Share(0.02, 0.005502, 0.070012),
+            rec.AtRate(0.01 / 14, 0.3123, 0.0, 0.97, 0.090909),
+        ),
+    )
+
+
 def purged():
     return rec.parse_record(rec.with_prior_revisions(rec.to_bytes(chained()), "purged"))
 
 
 @pytest.mark.parametrize(
-    ("name", "make"), [("", build), (".chained", chained), (".purged", purged)], ids=["one", "two", "purged"]
+    ("name", "make"),
+    [("", build), (".chained", chained), (".purged", purged), (".many", many)],
+    ids=["one", "two", "purged", "many"],
 )
 def test_golden_bytes(name, make):
     """Files of version 1 stay readable for ever, and building them again gives the same bytes."""

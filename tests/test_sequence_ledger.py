@@ -138,7 +138,8 @@ def test_the_ledger_measures_what_the_photos_would(months, model, recipe, tmp_pa
     )
     cameras = yaw_cameras(student, options.camera, options.gate.views)
     judge = load_identity("heads-b", torch.device("cpu"))
-    (again,) = earlier.measure(known, student, judge, known.known[0].judge, cameras, options.gate, {A: 1})
+    sitter = earlier.sitter(known.known[0], judge, cameras)
+    (again,) = earlier.reports(known, {1: sitter.seen(sitter.views(student))}, options.gate, {A: 1})
     (of_photos,) = months.one.erasures
     assert again.now == pytest.approx(of_photos.now, abs=1e-6)
     assert again.others_now == pytest.approx(of_photos.id_others.after, abs=1e-6)

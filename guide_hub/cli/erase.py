@@ -19,6 +19,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     help="The takedown YAML; several are one run and one commit.",
 )  # fmt: skip
 @click.option("--revision", help="Branch, tag or commit of the model.")
+@click.option("--base", help="The original, where the record's chain does not lead there.")
 @click.option("--recipe", help="Recipe name or file; default: the one that fits the model.")
 @click.option("--output", type=FOLDER, help="Where the erased model goes; default ./NAME-erased.")
 @click.option("--push-to", metavar="REPO", help="Push to this repository.")
@@ -35,6 +36,10 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     "--report", type=FOLDER, help="Private: an HTML page with the people's faces, a public one, a reply."
 )
 @click.option("--tensorboard", is_flag=True, help="With --report: TensorBoard event files in it too.")
+@click.option(
+    "--every-step/--no-every-step", default=None,
+    help="Measure everybody again after every person. Default: with --report.",
+)  # fmt: skip
 @click.option("--latents", type=FILE, help="What invert --report found; the photos still have to agree.")
 @click.option("--state", type=FOLDER, help="Key, ledger and progress of killed runs.")
 @click.option("--delete-other-weights", is_flag=True, help="Delete further weight files in the same commit.")

@@ -129,6 +129,19 @@ def figures(report: Report) -> None:
             f"others: still themselves in {report.retained.verified:.0%} of the views of "
             f"{report.retained.n} random people"
         )
+    if report.reemergence:
+        r = report.reemergence
+        console.print(
+            f"coming back: similarity at most {r.rise:+.3f} since the own erasure, over {r.n} people",
+            soft_wrap=True,
+        )
+    if report.collateral and report.collateral.expected >= 0.01:
+        c = report.collateral
+        console.print(
+            f"collateral: {c.n} erasures touch about {c.expected:.1%} of random faces; "
+            f"{c.changed.value:.1%} of {c.changed.n} are no more themselves",
+            soft_wrap=True,
+        )
     if report.output:
         console.print(f"written to {report.output}", soft_wrap=True)
     if report.pushed:

@@ -60,6 +60,11 @@ def orbit(camera: Camera) -> dict[str, Any]:
     return {key: getattr(camera, key) for key in ("pitch", "pivot", "radius", "fov")}
 
 
+def sees(people: int, views: int, far: float) -> bool:
+    """Whether the pairs of strangers are enough to show a false accept rate: ten of them are at it."""
+    return people * (people - 1) // 2 * views**2 * far >= 10
+
+
 def threshold_at(embeddings: Tensor, far: float) -> tuple[float, float]:
     """(threshold, TAR) from unit embeddings [N, V, E]: pairs of different people against one's views.
 
@@ -72,7 +77,7 @@ def threshold_at(embeddings: Tensor, far: float) -> tuple[float, float]:
     upper = torch.triu(torch.ones(len(flat), len(flat), dtype=torch.bool), diagonal=1)
     same = person[:, None] == person[None, :]
     strangers = cosine[upper & ~same]
-    if len(strangers) * far < 10:
+    if not sees(n, views, far):
         raise InputError(
             f"{len(strangers)} pairs of strangers cannot show a false accept rate of {far:g}",
             remedy="raise gate.far in the recipe",

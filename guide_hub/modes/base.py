@@ -51,6 +51,7 @@ class Setup:
     seed: int
     earlier: Sequence[Memory] = ()
     share: Share = alone
+    original: bool = True  # whether the teacher is the model from before the first erasure
     warn: Callable[[str], None] = lambda text: None
 
 

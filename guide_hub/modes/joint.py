@@ -1,4 +1,7 @@
-"""Everybody at once, from the original's weights: those of this run and of all runs before."""
+"""Everybody at once, from the original's weights: those of this run and of all runs before.
+
+Without the original it begins from the model as it was pulled, and rehearses there whom the ledger holds.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
-from guide_hub.modes.base import Mode, Setup, Stage, rehearsable, require_people
+from guide_hub.modes.base import Mode, Setup, Stage, require_people
 from guide_hub.recipe import Replay
 
 __all__ = ["Joint"]
@@ -27,13 +30,15 @@ class Joint(Mode):
 
     def __init__(self, setup: Setup, latents: list[torch.Tensor]):
         super().__init__(setup, latents)
-        require_people(self.earlier)
+        if setup.original:
+            require_people(self.earlier)
         self.recipe = replace(self.recipe, replay=Replay(weight=0.0))  # `earlier` only leave L_global
 
     def stages(self) -> list[Stage]:
         if not self.latents:
             return []
-        people = dict(enumerate([e.w_u for e in rehearsable(self.earlier)], -len(self.earlier)))
+        known = enumerate([m.w_u for m in self.earlier], -len(self.earlier))
+        people = {k: w_u for k, w_u in known if w_u is not None}
         people.update(enumerate(self.latents))
         digests = {k: hashlib.sha256(w.cpu().numpy().tobytes()).digest() for k, w in people.items()}
         return [tuple(sorted(people, key=digests.__getitem__))]

@@ -1,11 +1,17 @@
-"""Each person from the original's weights, independently; their changes are merged by TIES at the end."""
+"""Each person from the original's weights, independently; their changes are merged by TIES at the end.
+
+Without the original they are changes of the model as it was pulled: those of the people before are in it, and
+these are of no use to a later run, which erases their people again.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from torch import Tensor
 
 from guide_hub.merge import apply, ties
-from guide_hub.modes.base import Mode, Setup, Stage, require_people
+from guide_hub.modes.base import Memory, Mode, Setup, Stage, require_people
 
 
 class Merge(Mode):
@@ -19,11 +25,12 @@ class Merge(Mode):
 
     def __init__(self, setup: Setup, latents: list[Tensor]):
         super().__init__(setup, latents)
+        self.before = self.earlier if setup.original else []  # whose changes are not in the teacher
         self.names = [name for name, _ in self.student.backbone.synthesis.named_parameters()]
         self.again = [
-            k for k in range(-len(self.earlier), 0) if self.earlier[k].tensors.keys() != set(self.names)
+            k for k in range(-len(self.before), 0) if self.before[k].tensors.keys() != set(self.names)
         ]
-        require_people([self.earlier[k] for k in self.again])
+        require_people([self.before[k] for k in self.again])
 
     def stages(self) -> list[Stage]:
         return [(k,) for k in [*self.again, *range(len(self.latents))]] if self.latents else []
@@ -35,8 +42,8 @@ class Merge(Mode):
     def finish(self) -> None:
         if not self.latents:
             return
-        everybody = range(-len(self.earlier), len(self.latents))
-        changes = [self.done[k].tensors if k in self.done else self.earlier[k].tensors for k in everybody]
+        everybody = range(-len(self.before), len(self.latents))
+        changes = [self.done[k].tensors if k in self.done else self.before[k].tensors for k in everybody]
         merged = changes[0]
         if len(changes) > 1:
             merged = ties(changes, self.options.density, self.options.scale)
@@ -44,3 +51,7 @@ class Merge(Mode):
         device = self.teacher.w_avg.device
         weights = apply(original, {name: change.to(device) for name, change in merged.items()})
         self.student.backbone.synthesis.load_state_dict(weights)
+
+    def memories(self) -> list[Memory]:
+        kept = super().memories()
+        return kept if self.setup.original else [replace(memory, tensors={}) for memory in kept]

@@ -37,6 +37,8 @@ KEPT = ("language", "datasets")  # of the maintainer's own front matter, and ext
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:+-]*")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?")
+TOUCHED = 0.01  # expected share of random faces from which on the card speaks of them
+
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _SECTION = re.compile(r"^(?=##? )", re.MULTILINE)
 
@@ -442,7 +444,7 @@ def _erasures(record: Record) -> str:
             + [held_out, _share(m.get("verifiedAfter")), e["result"]]
         )
     return (
-        f"## Erasures\n\n{table(head, rows)}\n\n{_withdrawn(record)}"
+        f"## Erasures\n\n{table(head, rows)}\n\n{_withdrawn(record)}{_later(record)}"
         "Similarity is the mean cosine between the person's photos and the model's pictures, by a face "
         "recogniser that the training did not use; lower is better, and under the threshold a picture is not "
         "taken for the person. *now* is measured on the weights in this repository, after all erasures; – "
@@ -477,6 +479,52 @@ def _withdrawn(record: Record) -> str:
     )
 
 
+def _later(record: Record) -> str:
+    """What later erasures did to earlier ones."""
+    r = record["predicate"].get("reemergence")
+    if r is None:
+        return ""
+    people = "One person was" if r["n"] == 1 else f"{r['n']} people were"
+    when = "every later erasure" if r["everyStep"] else "the last erasure of each run alone"
+    held_out = f", on held-out photos {r['othersRise']:+.3f}" if "othersRise" in r else ""
+    return (
+        f"**Coming back.** {people} measured again after {when}. The largest rise of a similarity since the "
+        f"own erasure is {r['rise']:+.3f}{held_out}; at most {_share(r['verifiedMax'])} of a person's views "
+        "were verified then.\n\n"
+    )
+
+
+def _collateral(record: Record) -> str:
+    """Whom else so many erasures touch, where that is more than a few."""
+    c = record["predicate"].get("collateral")
+    if c is None or c["expected"] < TOUCHED:
+        return ""
+
+    def estimate(s: Mapping[str, float]) -> str:
+        return f"{_share(s['value'])} ({_share(s['low'])} to {_share(s['high'])})"
+
+    alike = "not measured"
+    if "alike" in c:
+        alike = f"{estimate(c['alike'])} of {c['people']} random people, against {c['known']} of the erased"
+    text = (
+        f"**Collateral.** At a false accept rate of {c['far']:g}, {c['n']} erasures touch about "
+        f"{_share(c['expected'])} of all random faces: the recogniser takes them for somebody who was "
+        f"erased. Measured before: {alike}; no more themselves after: {estimate(c['changed'])}, with 95 % "
+        "intervals."
+    )
+    at = c.get("recommended")
+    if at is None:
+        return f"{text} At the rate that would touch 1 %, {0.01 / c['n']:.2g}, nothing was measured."
+    held_out = ""
+    if "othersVerifiedMax" in at:
+        held_out = f" and {_share(at['othersVerifiedMax'])} of those of held-out photos"
+    return (
+        f"{text} At the rate that touches 1 %, {at['far']:.2g} (threshold {number(at['threshold'])}), at "
+        f"most {_share(at['erasedVerifiedMax'])} of an erased person's views{held_out} are verified, and "
+        f"{_share(at['retainedVerified'])} of the views of others."
+    )
+
+
 def _quality(record: Record, pictures: Sequence[str]) -> str:
     retained = record["predicate"].get("retained")
     parts = ["## Everybody else"]
@@ -484,6 +532,7 @@ def _quality(record: Record, pictures: Sequence[str]) -> str:
         head = ["people", "their views still verified", "mean perceptual distance to before"]
         row = [str(retained["n"]), _share(retained["verified"]), number(retained.get("lpipsMean"))]
         parts.append(table(head, [row]))
+    parts += [text for text in [_collateral(record)] if text]
     parts += [f"![{md(PICTURES[name])}](assets/{name})\n\n*{PICTURES[name]}*" for name in pictures]
     return "\n\n".join(parts) if len(parts) > 1 else ""
 
@@ -500,6 +549,13 @@ def _method(record: Record) -> str:
         ["base weights", f"SHA-256 `{p['base']['digest']['sha256']}`"],
         ["run on", f"{code(p['environment']['device'])}, torch {code(p['environment']['torch'])}"],
     ]
+    if "teacher" in method:
+        taught = {
+            "original": "the model from before the first erasure",
+            "pulled": "the base as it was: the model from before the first erasure could not be had, or its "
+            "erased people were not all known",
+        }
+        rows.append(["teacher", taught[method["teacher"]]])
     if "previousRecord" in p:
         rows.append(["continues", f"record `{p['previousRecord']['digest']['sha256']}`"])
     return "## How it was made\n\n" + table(["", ""], rows)

@@ -34,6 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # `$` in a pattern lets a last newlin
 
 Record = dict[str, Any]
 Result = Literal["PASSED", "WARNED", "FAILED"]
+Teacher = Literal["original", "pulled"]
 PriorRevisions = Literal["reachable", "purged", "unknown"]
 
 
@@ -89,6 +90,61 @@ class Again:
 
     now: float
     holds: bool
+
+
+@dataclass(frozen=True)
+class Reemergence:
+    """What later erasures did to earlier ones, over the `n` people who were measured after a later step.
+
+    `rise`, `others_rise`: the largest rise of a similarity since the own step, on photos of the erasure and
+    on held-out ones. `verified_max`: the largest share of views verified then. `every_step`: after every
+    later step, or after the last of each run alone.
+    """
+
+    n: int
+    rise: float
+    verified_max: float
+    every_step: bool
+    others_rise: float | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """A measured share and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AtRate:
+    """Results at another false accept rate: largest shares of an erased person's views that are verified, own
+    and held-out photos'; share of the views of others that are."""
+
+    far: float
+    threshold: float
+    erased: float
+    retained: float
+    others: float | None = None
+
+
+@dataclass(frozen=True)
+class Collateral:
+    """How many random faces the erasures touch: `expected` of all `n` at the gate's rate `far`, and measured.
+
+    On `people` random people: `alike`, taken for one of `known` erased people before; `changed`, no more
+    themselves. `recommended`: the results at 0.01 / n, where so small a rate could be seen.
+    """
+
+    n: int
+    far: float
+    expected: float
+    people: int
+    known: int
+    changed: Share
+    alike: Share | None = None
+    recommended: AtRate | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +253,45 @@ def _rebuilt(r: Rebuilt | None) -> dict[str, Any] | None:
     }
 
 
+def _reemergence(r: Reemergence | None) -> dict[str, Any] | None:
+    if r is None:
+        return None
+    return _given(
+        n=r.n,
+        rise=_round(r.rise),
+        othersRise=_round(r.others_rise),
+        verifiedMax=_round(r.verified_max),
+        everyStep=r.every_step,
+    )
+
+
+def _share(s: Share | None) -> dict[str, Any] | None:
+    return None if s is None else {k: _round(getattr(s, k)) for k in ("value", "low", "high")}
+
+
+def _collateral(c: Collateral | None) -> dict[str, Any] | None:
+    if c is None:
+        return None
+    at = c.recommended
+    return _given(
+        n=c.n,
+        far=c.far,
+        expected=_round(c.expected),
+        people=c.people,
+        known=c.known,
+        alike=_share(c.alike),
+        changed=_share(c.changed),
+        recommended=at
+        and _given(
+            far=at.far,
+            threshold=_round(at.threshold),
+            erasedVerifiedMax=_round(at.erased),
+            othersVerifiedMax=_round(at.others),
+            retainedVerified=_round(at.retained),
+        ),
+    )
+
+
 def _carried(old: Mapping[str, Any], again: Again | None) -> dict[str, Any]:
     """An older erasure with its similarity on the new weights; it fails where the gate no longer holds."""
     new = copy.deepcopy(dict(old))
@@ -228,6 +323,9 @@ def build_record(
     environment: Mapping[str, str],
     recipe_name: str | None = None,
     retained: Retained | None = None,
+    reemergence: Reemergence | None = None,
+    collateral: Collateral | None = None,
+    teacher: Teacher | None = None,
     previous: bytes | None = None,
     remeasured: Mapping[tuple[str, str], Again] | None = None,
     rebuilt: Rebuilt | None = None,
@@ -240,6 +338,7 @@ def build_record(
         subject: SHA-256 of each published file that the statement is about, by name.
         erasures: this run's, in order. They follow those of `previous`.
         environment: `python`, `torch` (versions) and `device` (cpu, cuda or mps).
+        teacher: the model from before the first erasure, or the one that was pulled.
         previous: bytes of the record in the base model. Its erasures are carried over, its digest chained.
         remeasured: carried erasures by (request id, identity id); `now` of those not named becomes null.
         rebuilt: of a model built anew, which has no `previous`: what was left out.
@@ -264,12 +363,15 @@ def build_record(
                 recipe=recipe_name,
                 recipeDigest={"sha256": recipe_digest},
                 seed=seed,
+                teacher=teacher,
             ),
             base=_given(uri=base.uri, revision=base.revision, digest={"sha256": base.sha256}),
             previousRecord={"digest": {"sha256": sha256(previous)}} if previous is not None else None,
             rebuilt=_rebuilt(rebuilt),
             erasures=carried + [_erasure(e, start + i) for i, e in enumerate(erasures)],
             retained=_retained(retained),
+            reemergence=_reemergence(reemergence),
+            collateral=_collateral(collateral),
             environment=dict(environment),
             priorRevisions=prior_revisions,
             limitations=list(limitations),
