@@ -15,7 +15,17 @@ from torch import Tensor
 
 from guide_hub.attacks.base import Case, Curve, Finding
 from guide_hub.attacks.budget import FULL, Budget
-from guide_hub.attacks.sight import front, look_round, person, pictures, round_cameras, share, short, template
+from guide_hub.attacks.sight import (
+    front,
+    look,
+    look_round,
+    person,
+    pictures,
+    round_cameras,
+    share,
+    short,
+    template,
+)
 from guide_hub.eg3d import EG3D
 from guide_hub.inversion import Schedule, refine
 from guide_hub.latents import LatentSpace
@@ -102,10 +112,17 @@ def search(
         ws, _ = refine(
             model, photo, start, pose, case.networks.perceptual, case.networks.identity_loss, schedule
         )
-        found.append(ws)
+        found.append(_better(case, model, photo, start, ws))
     c, judge = round_cameras(case, VIEWS), case.networks.identity_judge
     ws = torch.cat(found)
     return Found(ws, look_round(model, ws, c, judge, budget.rays_of(model)) @ real)
+
+
+def _better(case: Case, model: EG3D, photo: Tensor, *tried: Tensor) -> Tensor:
+    """Of latents [1, num_ws, w_dim] what the attacker's own recogniser finds most like the photo."""
+    identity = case.networks.identity_loss
+    seen = look(model, torch.cat(tried), front(case), identity)
+    return tried[int((seen @ template(identity, photo)).argmax())]
 
 
 def _starts(
