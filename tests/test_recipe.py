@@ -155,7 +155,7 @@ def test_ways_to_write_a_number(load, number):
         ("optim:", "2:7: optim must be a mapping"),
         ("optim: {lr: 1e-3, lr: 1e-4}", "2:19: duplicate key 'lr' in optim"),
         ("target: {kind: avg}", "2:16: target.kind must be one of ufo, average, random"),
-        ("target: {kind: averge}", "2:16: target.kind must be one of ufo, average, random, mixture (did you mean"),
+        ("target: {kind: averge}", "2:16: target.kind must be one of ufo, average, random, mixture (did"),
         ("targt: {}", "2:1: unknown key 'targt' (did you mean 'target'?)"),
         ("global: {sample: 2}", "2:10: unknown key 'sample' in global (did you mean 'samples'?)"),
         ("bystanders: {}", "2:1: unknown key 'bystanders' (known keys: schema, name, target"),
