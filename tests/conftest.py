@@ -23,6 +23,8 @@ _HUB = LoopbackHub()
 os.environ.update(
     HF_ENDPOINT=_HUB.endpoint,
     HF_HUB_DISABLE_XET="1",
+    HF_HUB_ETAG_TIMEOUT="120",  # a busy machine is no lost connection
+    HF_HUB_DOWNLOAD_TIMEOUT="120",
     HF_HOME=tempfile.mkdtemp(prefix="guide-hub-tests-"),
 )
 for _name in ("NO_PROXY", "no_proxy"):
