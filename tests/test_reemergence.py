@@ -1,4 +1,5 @@
 """Many people, one after another: who comes back, whom else it touches, and by which teacher."""
+# ruff: noqa: F811  # fixtures of test_sequence_ledger
 
 from __future__ import annotations
 
@@ -10,15 +11,27 @@ import signal
 import pytest
 import tiny_erasure as tiny
 import torch
-from test_sequence_ledger import PHOTOS, REPO, A, B, C, entries, ledger, weights
+from test_sequence_ledger import (  # noqa: F401  # the fixtures
+    PHOTOS,
+    REPO,
+    A,
+    B,
+    C,
+    entries,
+    home,
+    ledger,
+    model,
+    recipe,
+    weights,
+    world,
+)
 
-from guide_hub import earlier, people, pipeline, record
+from guide_hub import earlier, pipeline, record
 from guide_hub import hub as hub_module
 from guide_hub.errors import InputError
 from guide_hub.evaluation import collateral
 from guide_hub.evaluation.identity import Likeness, Seen
 from guide_hub.evaluation.reemergence import Cell, Matrix, Reemergence
-from guide_hub.faces import crops
 from guide_hub.interrupt import Stopped
 from guide_hub.plan import steps
 from guide_hub.recipe import Sequential, load_recipe
@@ -26,32 +39,6 @@ from guide_hub.record.card import rerender_card
 from guide_hub.verify import verify
 
 EVERYBODY = (A, B, C)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("tiny")
-
-
-@pytest.fixture(scope="module")
-def model(home):
-    return tiny.make_model(home / "model")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def world(home):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDE_HUB_WEIGHTS", str(tiny.make_weights(home / "weights")))
-        patch.delenv("GUIDE_HUB_KEY", raising=False)
-        patch.setattr(crops, "read_faces", tiny.whole_photos)
-        patch.setattr(pipeline, "find_threshold", lambda *_: tiny.EVERYBODY)
-        patch.setattr(people, "check_grouping", lambda *_: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def recipe(home):
-    return tiny.make_recipe(home / "recipe")
 
 
 def by_mode(home, mode):
