@@ -35,7 +35,6 @@ from guide_hub.modes.neighbours import nearest
 from guide_hub.networks import choose, load
 from guide_hub.pipeline import RETAINED_SEED, RETAINED_VIEWS
 from guide_hub.recipe import Recipe, load_recipe
-from people import random_person
 
 NEIGHBOURS = 5  # of each erased person
 RANDOM = 400  # people behind the collateral law
@@ -74,6 +73,8 @@ class Lab:
 
     def subject(self, index: int) -> Subject:
         if index not in self.subjects:
+            from people import random_person  # takes the extra `heads`
+
             ws = random_person(self.space, index).ws
             photos = render_views(self.source, ws, self.front)[:, 0]
             with torch.no_grad():
