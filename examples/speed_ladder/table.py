@@ -25,7 +25,8 @@ def write_table(results: Path, target: Path, order: list[str]) -> None:
         file = results / f"{name}.json"
         if file.is_file():
             rungs[name] = json.loads(file.read_text())
-    rows = [_row(rung, rungs[order[0]]["cells"]) for rung in rungs.values()]
+    first = rungs.get(order[0], {"cells": []})["cells"]
+    rows = [_row(rung, first) for rung in rungs.values()]
     part = target.with_suffix(".part")
     part.write_text(HEAD + "\n".join(rows) + "\n")
     part.replace(target)
@@ -35,11 +36,11 @@ def _row(rung: dict[str, Any], first: list[dict[str, Any]]) -> str:
     cells = rung["cells"]
     seconds = {(c["person"], c["seed"]): c["cpu_s"] for c in first}
     both = [(seconds[key], c["cpu_s"]) for c in cells if (key := (c["person"], c["seed"])) in seconds]
-    times = sum(a for a, _ in both) / sum(b for _, b in both) if both else float("nan")
+    times = f"{sum(a for a, _ in both) / sum(b for _, b in both):.1f}x" if both else "-"
     others = [c["others_verified"] for c in cells if c["others_verified"] is not None]
     return (
         f"| {rung['rung']} | {rung['text']} | {len(cells)} | {sum(c['passed'] for c in cells)} "
-        f"| {median(c['steps'] for c in cells):g} | {median(c['cpu_s'] for c in cells):.1f} | {times:.1f}x "
+        f"| {median(c['steps'] for c in cells):g} | {median(c['cpu_s'] for c in cells):.1f} | {times} "
         f"| {mean(c['verified'] for c in cells):.1%} | {mean(others):.1%} "
         f"| {mean(c['retained'] for c in cells):.1%} | {min(c['retained'] for c in cells):.1%} |"
     )
