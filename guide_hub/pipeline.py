@@ -456,7 +456,7 @@ def _misses(report: Report, recipe: Recipe) -> list[Any]:
 
 def _draft_replies(plan: Plan, report: Report) -> None:
     """Drafts of the answers to the requesters, beside the private report, else in the state folder."""
-    from guide_hub import reply
+    from guide_hub import private, reply
 
     before = records.parse_record(plan.previous) if plan.previous is not None else None
     served = dataclasses.replace(report, status="already_erased", pushed=None)
@@ -470,7 +470,7 @@ def _draft_replies(plan: Plan, report: Report) -> None:
         path = reply.place(plan.options.report, plan.state, request.request_id)
         if plan.pr_url and path.is_file() and plan.pr_url in path.read_text(encoding="utf-8"):
             continue  # from the run that made the pull request, with its figures
-        reply.write(path, reply.render(about, request, record))
+        private.write(path, reply.render(about, request, record).encode())
 
 
 def _push(plan: Plan, report: Report) -> None:

@@ -5,7 +5,6 @@ Plain words, opaque ids and figures; no names, and nothing that the record does 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,17 +36,6 @@ _HISTORY = {
 def place(report: Path | None, state: Path, request_id: str) -> Path:
     """Where a draft lies: in the private report's folder, else among the state folder's replies."""
     return (report or state / "replies") / f"reply-{request_id}.md"
-
-
-def write(path: Path, text: str) -> None:
-    """For the owner alone, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_suffix(".tmp")
-    with os.fdopen(
-        os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-    ) as file:
-        file.write(text)
-    os.replace(temporary, path)
 
 
 def render(report: Report, request: Request, record: Record | None = None) -> str:

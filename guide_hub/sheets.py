@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from guide_hub import private
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.faces.crops import to_tensor
@@ -65,30 +67,16 @@ def write_inversion_sheet(
         photo = to_tensor(np.asarray(whole)).to(views)
         rows[caption] = torch.cat([photo[None], face.image[None], views])
     scale = max(1, 256 // size)
-    _save_private(sheet(rows, scale), _private_folder(folder) / f"{subject.identity.id}-inversion.png")
+    _save_private(sheet(rows, scale), folder / f"{subject.identity.id}-inversion.png")
 
 
 def write_latents(folder: Path, latents: dict[str, Tensor]) -> None:
     """latents.safetensors: by identity what would be erased, [1, num_ws, w_dim]."""
-    path = _private_folder(folder) / "latents.safetensors"
-    private_file(path)
-    save_file({name: ws.detach().cpu().contiguous() for name, ws in latents.items()}, path)
-
-
-def _private_folder(folder: Path) -> Path:
-    if not folder.exists():  # one that exists keeps the mode that its owner gave it
-        folder.mkdir(parents=True, mode=0o700)
-        folder.chmod(0o700)
-    return folder
+    tensors = {name: ws.detach().cpu().contiguous() for name, ws in latents.items()}
+    private.write(folder / "latents.safetensors", save(tensors))
 
 
 def _save_private(picture: Image.Image, path: Path) -> None:
-    private_file(path)
-    picture.save(path)
-
-
-def private_file(path: Path) -> Path:
-    """`path`, empty or as it was, in a folder that exists, for the owner alone."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    return path
+    file = BytesIO()
+    picture.save(file, "PNG")
+    private.write(path, file.getvalue())

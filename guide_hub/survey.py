@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from guide_hub import private
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.calibration import PEOPLE, calibrate, sees, threshold_at
 from guide_hub.evaluation.collateral import Collateral, Recommended, measure, recommended_far
@@ -171,8 +172,6 @@ class Survey:
 
 def write(matrix: Matrix, folder: Path) -> None:
     """The matrix beside the private report's sheets, for the owner alone."""
-    from guide_hub.sheets import private_file
-
     text = json.dumps(matrix.to_dict(), indent=2, allow_nan=False) + "\n"
-    private_file(folder / JSON).write_text(text, encoding="utf-8")
-    private_file(folder / PLOT).write_bytes(matrix.plot())
+    private.write(folder / JSON, text.encode())
+    private.write(folder / PLOT, matrix.plot())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from guide_hub.html.page import Likeness, PrivatePage, PublicPage, Summary, broken_first, grid
+from guide_hub.private import write as write_private
 from guide_hub.version import __version__
 
 if TYPE_CHECKING:
@@ -39,21 +39,9 @@ def render(page: PrivatePage | PublicPage) -> str:
 
 def write(folder: Path, private: PrivatePage | None, public: PublicPage) -> None:
     """Both editions into a private folder, each whole or not at all, for the owner alone."""
-    if not folder.exists():  # one that exists keeps the mode that its owner gave it
-        folder.mkdir(parents=True, mode=0o700)
-        folder.chmod(0o700)
     for name, page in ((PRIVATE, private), (PUBLIC, public)):
         if page is not None:
-            _write(folder / name, render(page))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+            write_private(folder / name, render(page).encode())
 
 
 @cache
