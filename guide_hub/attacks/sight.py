@@ -12,6 +12,7 @@ from torch import Tensor
 from guide_hub.attacks.base import Case
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.identity import embed
+from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.inversion.projector import chunk_of
 from guide_hub.orbit import orbit_label
@@ -58,32 +59,17 @@ def pictures(model: EG3D, ws: Tensor, c: Tensor, rays: int | None = None) -> Ten
 
 
 @torch.no_grad()
-def orbit_pictures(model: EG3D, w: Tensor, c: Tensor, rays: int | None = None) -> Tensor:
-    """One latent from every camera: w [1, num_ws, w_dim], c [V, 25] -> [V, 3, H, W] in [-1, 1]."""
-    planes, shown = model.planes(w, noise_mode="const"), []
-    for part in c.split(chunk_of(model.config.img_resolution)):
-        n = len(part)
-        out = model.render(
-            planes.expand(n, *planes.shape[1:]), w.expand(n, -1, -1), part, deterministic=True,
-            neural_rendering_resolution=rays,
-        )  # fmt: skip
-        shown.append(out["image"].clamp(-1, 1))
-    return torch.cat(shown)
-
-
-@torch.no_grad()
 def look(model: EG3D, ws: Tensor, c: Tensor, encoder: IdentityEncoder, rays: int | None = None) -> Tensor:
     """Unit embeddings of every latent from one camera, [N, E]. Pictures are not kept."""
     parts = ws.split(chunk_of(model.config.img_resolution))
     return torch.cat([encoder(pictures(model, part, c, rays)) for part in parts])
 
 
-@torch.no_grad()
 def look_round(
     model: EG3D, ws: Tensor, c: Tensor, encoder: IdentityEncoder, rays: int | None = None
 ) -> Tensor:
     """Unit embeddings of every latent from every camera, [N, V, E]."""
-    return torch.stack([encoder(orbit_pictures(model, w, c, rays)) for w in ws.split(1)])
+    return embed_views(model, ws, c, encoder, chunk_of(model.config.img_resolution), rays)
 
 
 def share(cosine: Tensor, threshold: float) -> float:

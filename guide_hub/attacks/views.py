@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guide_hub.attacks.base import Case, Curve, Finding
 from guide_hub.attacks.budget import FULL, Budget
-from guide_hub.attacks.sight import look_round, orbit_pictures, person, round_cameras, share, short
+from guide_hub.attacks.sight import look_round, person, pictures, round_cameras, share, short
 
 REACH = math.pi / 6  # radians of yaw to each side: twice as far as training and gate go
 PITCHES = (0.15, -0.15, 0.3)  # radians off the recipe's one pitch
@@ -41,7 +41,7 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
         lines["held-out photos, after"] = _worst(after[1:], budget)
     title = "Likeness over the yaw, the worst of the pitches"
     curve = Curve(title, "yaw, degrees", "cosine", yaws, lines, {"threshold": case.threshold})
-    shown = [orbit_pictures(model, case.ws[:1], c[worst : worst + 1]) for model in (case.source, case.erased)]
+    shown = [pictures(model, case.ws[:1], c[worst : worst + 1]) for model in (case.source, case.erased)]
     return Finding(
         "views",
         "Cameras that the training never had",

@@ -125,8 +125,7 @@ def calibrate_at(
     seed: int = SEED,
 ) -> list[Calibration]:
     """Thresholds with intervals at several rates, of the same pictures. See `calibrate`."""
-    ws = LatentSpace(model).random(people, torch.Generator().manual_seed(seed))
-    embeddings, found = embed_views(model, ws, c, judge).cpu(), []
+    embeddings, found = _strangers(model, judge, c, people, seed), list[Calibration]()
     for far in fars:
         threshold, tar = threshold_at(embeddings, far)
         low, high = interval_at(embeddings, far)
@@ -134,7 +133,6 @@ def calibrate_at(
     return found
 
 
-@torch.no_grad()
 def calibrate(
     model: EG3D,
     judge: IdentityEncoder,
@@ -145,10 +143,15 @@ def calibrate(
     seed: int = SEED,
 ) -> Calibration:
     """Renders `people` random latents from cameras c [V, 25]; finds the judge's threshold on this model."""
-    ws = LatentSpace(model).random(people, torch.Generator().manual_seed(seed))
-    embeddings = embed_views(model, ws, c, judge).cpu()
+    embeddings = _strangers(model, judge, c, people, seed)
     threshold, tar = threshold_at(embeddings, far)
     return Calibration(judge_name, far, threshold, tar, people, len(c))
+
+
+def _strangers(model: EG3D, judge: IdentityEncoder, c: Tensor, people: int, seed: int) -> Tensor:
+    """Unit embeddings [people, V, E] of random people, on the CPU."""
+    ws = LatentSpace(model).random(people, torch.Generator().manual_seed(seed))
+    return embed_views(model, ws, c, judge).cpu()
 
 
 def shipped(

@@ -23,8 +23,11 @@ def yaw_cameras(model: EG3D, camera: Camera, views: int) -> Tensor:
 
 
 @torch.no_grad()
-def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH) -> Tensor:
-    """Every latent from every camera: ws [N, num_ws, w_dim], c [V, 25] -> [N, V, 3, H, W] in [-1, 1]."""
+def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH, rays: int | None = None) -> Tensor:
+    """Every latent from every camera: ws [N, num_ws, w_dim], c [V, 25] -> [N, V, 3, H, W] in [-1, 1].
+
+    `rays`: the side of the pictures before super-resolution, None: the model's.
+    """
     people = []
     for w in ws.split(1):
         planes = model.planes(w, noise_mode="const")
@@ -34,6 +37,7 @@ def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH) -> Tens
                 w.expand(len(part), -1, -1),
                 part,
                 deterministic=True,
+                neural_rendering_resolution=rays,
             )["image"]
             for part in c.split(batch)
         ]
@@ -42,6 +46,8 @@ def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH) -> Tens
 
 
 @torch.no_grad()
-def embed_views(model: EG3D, ws: Tensor, c: Tensor, judge: IdentityEncoder) -> Tensor:
+def embed_views(
+    model: EG3D, ws: Tensor, c: Tensor, judge: IdentityEncoder, batch: int = BATCH, rays: int | None = None
+) -> Tensor:
     """Unit embeddings of every latent from every camera: [N, V, E]. Pictures are not kept."""
-    return torch.stack([judge(render_views(model, w, c)[0]) for w in ws.split(1)])
+    return torch.stack([judge(render_views(model, w, c, batch, rays)[0]) for w in ws.split(1)])
