@@ -21,7 +21,6 @@ from guide_hub.evaluation.identity import measure_person, measure_retained
 from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE
 from guide_hub.guide import Eraser
-from guide_hub.guide.latents import neighbour_offset
 from guide_hub.pipeline import RETAINED_VIEWS
 
 GROUP = "erasure"
@@ -36,19 +35,12 @@ def threshold_of(setup: Setup) -> float:
     return found.threshold if found is not None else 0.5
 
 
-def around(eraser: Eraser, w_u: torch.Tensor) -> torch.Tensor:
-    """Neighbours of the person, half to all of alpha_max away: [NEIGHBOURS, num_ws, w_dim]."""
-    w_r = eraser.space.random(NEIGHBOURS, torch.Generator().manual_seed(NEIGHBOUR_SEED))
-    alpha = torch.linspace(0.5, 1, NEIGHBOURS) * eraser.alpha_max
-    return w_u + neighbour_offset(w_u, w_r, alpha, eraser.recipe.target.norm)
-
-
 def figures(setup: Setup, eraser: Eraser, w_u: torch.Tensor, erased: EG3D) -> dict[str, float]:
     """The judge's: cosines against the person's picture before, at the latent and around; everybody else."""
     nets, recipe = setup.networks, setup.recipe
     model, threshold, views = setup.teacher, threshold_of(setup), setup.config.views
     front, c = yaw_cameras(model, recipe.camera, 1), yaw_cameras(model, recipe.camera, views)
-    ws = torch.cat([w_u, around(eraser, w_u)])
+    ws = eraser.around(w_u, NEIGHBOURS, NEIGHBOUR_SEED)
     photos = render_views(model, ws, front)[:, 0]
     person = measure_person(model, erased, nets.identity_judge, photos, ws, c, threshold)
     people = eraser.space.random(setup.config.people, torch.Generator().manual_seed(PEOPLE_SEED))

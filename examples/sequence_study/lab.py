@@ -10,7 +10,6 @@ import os
 import resource
 import sys
 import time
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from guide_hub.digest import file_sha256
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.calibration import shipped
 from guide_hub.evaluation.drift import measure_drift, sample_features
-from guide_hub.evaluation.identity import PersonMeasure, likeness
+from guide_hub.evaluation.identity import PersonMeasure, Sitter
 from guide_hub.evaluation.views import embed_views, render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE, load_features
 from guide_hub.guide import Eraser, StepLosses
@@ -40,15 +39,6 @@ NEIGHBOURS = 5  # of each erased person
 RANDOM = 400  # people behind the collateral law
 DRIFT_SAMPLES, DRIFT_SEED = 500, 0
 MARKS = (1, 5, 10, 20, 50)  # people erased, at which drift, neighbours and the collateral law are measured
-
-
-@dataclass(frozen=True)
-class Subject:
-    """ws [4, num_ws, w_dim], the first of which is erased; the judge's embeddings of their photos [4, E]."""
-
-    ws: Tensor
-    faces: Tensor
-    before: Tensor  # of the source's pictures [4, V, E]
 
 
 class Lab:
@@ -69,9 +59,10 @@ class Lab:
         calibration = shipped(BUNDLE, self.sha256, judge, gate.far, self.recipe.camera)
         assert calibration is not None
         self.threshold = calibration.threshold
-        self.subjects: dict[int, Subject] = {}
+        self.subjects: dict[int, Sitter] = {}
 
-    def subject(self, index: int) -> Subject:
+    def subject(self, index: int) -> Sitter:
+        """The person, of whom the first of four latents is erased."""
         if index not in self.subjects:
             from people import random_person  # takes the extra `heads`
 
@@ -79,7 +70,9 @@ class Lab:
             photos = render_views(self.source, ws, self.front)[:, 0]
             with torch.no_grad():
                 faces = self.judge(photos)
-            self.subjects[index] = Subject(ws, faces, embed_views(self.source, ws, self.cameras, self.judge))
+            self.subjects[index] = Sitter(
+                self.judge, faces, ws, self.cameras, self.threshold, source=self.source
+            )
         return self.subjects[index]
 
     # ------------------------------------------------------------------------------------------------------
@@ -87,15 +80,8 @@ class Lab:
 
     def person(self, index: int, erased: EG3D) -> PersonMeasure:
         """As `guide-hub erase` measures: the judge, photos against the renders at their latents."""
-        it = self.subject(index)
-        after = embed_views(erased, it.ws, self.cameras, self.judge)
-        return PersonMeasure(
-            before=likeness(it.faces[:1], it.before[:1], self.threshold),
-            after=likeness(it.faces[:1], after[:1], self.threshold),
-            guide=float((it.before[0] * after[0]).sum(-1).mean()),
-            others_before=likeness(it.faces[1:], it.before[1:], self.threshold),
-            others_after=likeness(it.faces[1:], after[1:], self.threshold),
-        )
+        sitter = self.subject(index)
+        return sitter.measured(sitter.views(erased))
 
     @torch.no_grad()
     def retained(self, erased: EG3D) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guide_hub.attacks.base import Case
 from guide_hub.eg3d import EG3D
-from guide_hub.guide.target import average_target, ufo_target
+from guide_hub.guide.target import average_target, ufo_target, unit_of
 from guide_hub.latents import LatentSpace
 from guide_hub.networks import Networks
 from guide_hub.recipe import Recipe
@@ -50,8 +50,7 @@ def target_of(recipe: Recipe, space: LatentSpace, w_u: Tensor) -> Tensor | None:
     if target.kind == "average":
         return average_target(w_u, space.w_avg)
     if target.kind == "ufo":
-        unit = space.median_offset(norm=target.norm) if target.unit == "median_offset" else 1.0
-        return ufo_target(w_u, space.w_avg, target.d * unit, target.norm)
+        return ufo_target(w_u, space.w_avg, target.d * unit_of(target, space), target.norm)
     return None
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from guide_hub.attacks.base import Case, Curve, Finding
 from guide_hub.attacks.budget import FULL, Budget
 from guide_hub.attacks.sight import front, look, person, pictures, share, short
+from guide_hub.guide.target import unit_of
 from guide_hub.latents import LatentSpace, norm_of
 
 RADII = (1 / 3, 2 / 3, 1, 4 / 3, 2)  # in the recipe's alpha_max: 5, 10, 15, 20, 30 of GUIDE's 15
@@ -65,8 +66,7 @@ def around(case: Case, budget: Budget) -> dict[str, Tensor]:
     space, rng = LatentSpace(case.source), torch.Generator().manual_seed(case.seed)
     recipe, w_u = case.recipe, case.ws[:1]
     norm = recipe.target.norm
-    unit = space.median_offset(norm=norm) if recipe.target.unit == "median_offset" else 1.0
-    length = recipe.adjacency.alpha_max * unit
+    length = recipe.adjacency.alpha_max * unit_of(recipe.target, space)
     places = {}
     for radius in RADII:
         for kind, rows in (("w", 1), ("wplus", w_u.shape[1])):

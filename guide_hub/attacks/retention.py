@@ -13,6 +13,7 @@ from guide_hub.attacks.budget import FULL, Budget
 from guide_hub.attacks.draws import sample
 from guide_hub.attacks.sight import front, look, person, pictures, share, short
 from guide_hub.guide.latents import outside
+from guide_hub.guide.target import unit_of
 from guide_hub.latents import LatentSpace
 
 POOL, POOL_SEED = 4096, 0x9001
@@ -59,9 +60,9 @@ def lookalikes(case: Case, budget: Budget) -> Tensor:
     W chooses whom to render, by the direction from w_avg: [lookalikes, num_ws, w_dim], most alike first.
     """
     space, target, w_u = LatentSpace(case.source), case.recipe.target, case.ws[:1]
-    unit = space.median_offset(norm=target.norm) if target.unit == "median_offset" else 1.0
+    radius = case.recipe.adjacency.alpha_max * unit_of(target, space)
     pool = space.random(POOL, torch.Generator().manual_seed(POOL_SEED + case.seed))
-    pool = pool[outside(pool, [w_u], case.recipe.adjacency.alpha_max * unit, target.norm)]
+    pool = pool[outside(pool, [w_u], radius, target.norm)]
     towards = F.cosine_similarity((pool - space.w_avg).flatten(1), (w_u - space.w_avg).flatten(1))
     pool = pool[towards.topk(min(budget.candidates, len(pool))).indices]
     seen = look(case.source, pool, front(case), case.networks.identity_judge, budget.rays_of(case.source))

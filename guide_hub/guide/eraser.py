@@ -20,7 +20,7 @@ from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.latents import bystanders, neighbour_offset
 from guide_hub.guide.losses import Aim, Away, PairLoss, Rendering, Weights, products, view, weighted
 from guide_hub.guide.mining import mine
-from guide_hub.guide.target import average_target, mixture_target, ufo_target
+from guide_hub.guide.target import average_target, mixture_target, ufo_target, unit_of
 from guide_hub.latents import LatentSpace
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe
@@ -156,8 +156,7 @@ class Eraser:
         self.parameters = list(student.backbone.synthesis.requires_grad_(True).parameters())
         optim = recipe.optim
         self.optimizer = torch.optim.Adam(self.parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps)
-        in_medians = recipe.target.unit == "median_offset"
-        self.unit = self.space.median_offset(norm=recipe.target.norm) if in_medians else 1.0
+        self.unit = unit_of(recipe.target, self.space)
         self.local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
         self._shown: tuple[Tensor, Tensor] | None = None  # of the last person asked for
         self.alpha_max = recipe.adjacency.alpha_max * self.unit
@@ -253,6 +252,12 @@ class Eraser:
         towards = draws.direction
         w_r = self.space.map(draws.z_adjacent) if towards is None else w_u + towards.to(w_u)
         return neighbour_offset(w_u, w_r.expand(-1, w_u.shape[1], -1), draws.alpha, self.recipe.target.norm)
+
+    def around(self, w_u: Tensor, n: int, seed: int) -> Tensor:
+        """w_u and `n` neighbours, half to all of alpha_max away towards random people: [1 + n, ...]."""
+        w_r = self.space.random(n, torch.Generator().manual_seed(seed))
+        alpha = torch.linspace(0.5, 1, n) * self.alpha_max
+        return torch.cat([w_u, w_u + neighbour_offset(w_u, w_r, alpha, self.recipe.target.norm)])
 
     @cached_property
     def median(self) -> float:
@@ -361,11 +366,8 @@ class Eraser:
     def _likeness(self, erasure: Erasure) -> float:
         """The highest cosine, to the loss's recogniser, between the person as the teacher shows them and the
         student's pictures at the latent and at neighbours that no step draws, from three yaws."""
-        rng = torch.Generator().manual_seed(step_seed(-3))
-        w_r = self.space.map(torch.randn(CHECKED, self.teacher.config.z_dim, generator=rng))
-        alpha = torch.linspace(0.5, 1, CHECKED) * self.alpha_max
-        around = erasure.w_u + neighbour_offset(erasure.w_u, w_r, alpha, self.recipe.target.norm)
-        shown = embed_views(self.student, torch.cat([erasure.w_u, around]), self._three(), self.loss.identity)
+        ws = self.around(erasure.w_u, CHECKED, step_seed(-3))
+        shown = embed_views(self.student, ws, self._three(), self.loss.identity)
         return float((shown * self.shown(erasure)).sum(-1).mean(1).max())
 
     def erase(self, w_u: Tensor, seed: int) -> Erasure:

@@ -6,10 +6,16 @@ import torch
 from torch import Tensor
 
 from guide_hub.latents import LatentSpace, Norm, norm_of
+from guide_hub.recipe import Target
 
-__all__ = ["Norm", "average_target", "mixture_target", "norm_of", "ufo_target"]
+__all__ = ["Norm", "average_target", "mixture_target", "norm_of", "ufo_target", "unit_of"]
 
 MIXED = 3
+
+
+def unit_of(target: Target, space: LatentSpace) -> float:
+    """What the recipe's d and alpha_max are multiplied with."""
+    return space.median_offset(norm=target.norm) if target.unit == "median_offset" else 1.0
 
 
 def ufo_target(w_u: Tensor, w_avg: Tensor, d: float | Tensor, norm: Norm = "whole") -> Tensor:

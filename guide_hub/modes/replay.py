@@ -15,7 +15,6 @@ from torch import Tensor
 
 from guide_hub.evaluation.views import embed_views
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
-from guide_hub.guide.latents import neighbour_offset
 from guide_hub.modes.base import Mode, Setup, rehearsable
 from guide_hub.orbit import orbit_label
 
@@ -72,13 +71,6 @@ class Replay(Mode):
 
     # ------------------------------------------------------------------------------------------------------
 
-    def _around(self, erasure: Erasure) -> Tensor:
-        rng = torch.Generator().manual_seed(step_seed(-12))
-        w_r = self.eraser.space.random(PROBED, rng)
-        alpha = torch.linspace(0.5, 1, PROBED) * self.eraser.alpha_max
-        offset = neighbour_offset(erasure.w_u, w_r, alpha, self.recipe.target.norm)
-        return torch.cat([erasure.w_u, erasure.w_u + offset])
-
     def _front(self) -> Tensor:
         return orbit_label(self.teacher.config, self.recipe.camera, torch.zeros(1)).to(
             self.eraser.space.device
@@ -93,7 +85,7 @@ class Replay(Mode):
         """The highest cosine of each of `who` to what the student shows at and around their latents."""
         found = []
         for j in who:
-            ws = self._around(self.eraser.earlier[j])
+            ws = self.eraser.around(self.eraser.earlier[j].w_u, PROBED, step_seed(-12))
             shown = embed_views(self.student, ws, self._front(), self.setup.identity)[:, 0]
             found.append((shown @ self.faces[j]).max())
         return torch.stack(found).cpu()
