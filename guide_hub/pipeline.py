@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from guide_hub.faces.identity import IdentityEncoder
     from guide_hub.hub import Source
     from guide_hub.inversion import Person
+    from guide_hub.networks import Networks
     from guide_hub.people import Finder, Subject
     from guide_hub.sequence import Progress
 
@@ -129,6 +130,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             plan.state,
         )  # fmt: skip
         check_grouping(subjects, judge, threshold)
+        kin = find_kin(plan.original or plan.source, teacher, networks, recipe, progress, plan.state)
         given = plan.options.latents
         weights = weights_sha256(names)
         made_with = fingerprint(
@@ -200,6 +202,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             processes,
             earlier=earlier.memories(known),
             original=plan.teacher == "original",
+            kin=kin,
         )
         if saved is None:
             checkpoint.save(state)
@@ -314,6 +317,28 @@ def find_threshold(
         if state is not None:
             keep(state, weights_sha256, [found, *others], recipe.camera)
     return found.threshold
+
+
+def find_kin(
+    source: Source, teacher: EG3D, networks: Networks, recipe: Recipe, progress: Progress, state: Path
+) -> Tensor | None:
+    """What `guide.kin` knows of the teacher, where the recipe asks for it: shipped with its weights, made
+    before (`state`), or now."""
+    import torch
+
+    from guide_hub.guide import kin
+    from guide_hub.orbit import orbit_label
+
+    if recipe.adjacency.towards != "kin":
+        return None
+    front = orbit_label(teacher.config, recipe.camera, torch.zeros(1)).to(teacher.w_avg.device)
+    identity, folders = networks.identity_loss, [source.folder, state]
+    found = kin.load_kin(teacher, identity, front, folders)
+    if found is None:
+        progress.stage("finding along which latents a face stays the same")
+        found = kin.kin_of(teacher, identity, front)
+        kin.keep_kin(state, found, kin.key_of(teacher, identity, front))
+    return found
 
 
 def _find(subjects: list[Subject], find: Finder, plan: Plan, progress: Progress) -> list[Person]:

@@ -334,6 +334,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             plan.original, plan.origin.sha256, teacher, judge, names.identity_judge, recipe, progress,
             plan.state,
         )  # fmt: skip
+        kin = pipeline.find_kin(plan.original, teacher, networks, recipe, progress, plan.state)
 
         people = LatentSpace(teacher).random(
             recipe.gate.retained_people,
@@ -369,7 +370,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             first = len(before) + 1
             sequence = Sequence(
                 student, teacher, recipe, networks, part[0].seed, checkpoint, stopper, progress,
-                {"made_with": made_with}, processes, earlier=list(before),
+                {"made_with": made_with}, processes, earlier=list(before), kin=kin,
             )  # fmt: skip
             sequence.run(
                 [".".join(earlier.id_of(e)) for e in part],

@@ -74,14 +74,19 @@ class Local:
 
 @dataclass(frozen=True)
 class Adjacency:
-    """L_adj: `samples` neighbours at alpha ~ U(0, alpha_max), `towards` random latents (GUIDE), or in any
-    direction of W or of W+ (ours)."""
+    """L_adj: `samples` neighbours at alpha ~ U(0, alpha_max), `towards` random latents (GUIDE). Ours: in any
+    direction of W or of W+; `kin`, where the loss's recogniser takes a person for the same (`guide.kin`),
+    turned by 0 to 45 degrees towards random latents.
+
+    `reach`, ours, stands in for alpha_max there; alpha_max stays the radius of the person's ball.
+    """
 
     weight: float = _option(1.0, low=0)
     samples: int = _option(2, low=0, high=1024)
     alpha_max: float = _option(15.0, low=0)
     reduce: Literal["sum", "mean"] = "sum"
-    towards: Literal["people", "w", "wplus"] = "people"
+    towards: Literal["people", "w", "wplus", "kin"] = "people"
+    reach: float | None = _option(None, above=0)
 
 
 @dataclass(frozen=True)
@@ -300,7 +305,7 @@ class Recipe:
 _YOUNGER = (
     ("speed", Speed(), ("precision", "compile")),
     ("global", Global(), ("identity",)),
-    ("adjacency", Adjacency(), ("towards",)),
+    ("adjacency", Adjacency(), ("towards", "reach")),
     ("replay", Replay(), ("enough",)),
     ("gate", Gate(), ("attacks",)),
 )

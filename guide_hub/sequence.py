@@ -55,7 +55,8 @@ class Sequence:
     `measure(k, student)` is asked once for each identity: after its stage, or at the end where only that has
     it out of the weights. Its answers survive in the checkpoint with the weights. `progress_state` adds what
     the caller needs on resuming, such as the latents themselves. `earlier` are the identities of runs before,
-    in their order; `original` says that the teacher is the model from before all of them.
+    in their order; `original` says that the teacher is the model from before all of them. `kin`: see
+    `guide_hub.guide.kin`; where the recipe needs it and it is None, it is made.
 
     `survey(people, student)`, optional, is asked after every stage but the last that has its people out of
     the weights: plain values, kept as the measures are. After `run`: `erased`, `memories` and `measured`, one
@@ -76,6 +77,7 @@ class Sequence:
         processes: Processes | None = None,
         earlier: Iterable[Memory] = (),
         original: bool = True,
+        kin: Tensor | None = None,
     ):
         processes, device = processes or Processes.alone(), teacher.w_avg.device
         self.student, self.checkpoint, self.stopper, self.progress = student, checkpoint, stopper, progress
@@ -90,6 +92,7 @@ class Sequence:
             [_memory_on(device, memory) for memory in earlier],
             processes.backward,
             original,
+            kin,
             progress.warn,
         )
         self.erased: list[Erasure] = []

@@ -21,6 +21,7 @@ from guide_hub.evaluation.identity import measure_person, measure_retained
 from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE
 from guide_hub.guide import Eraser
+from guide_hub.guide.latents import neighbour_offset
 from guide_hub.pipeline import RETAINED_VIEWS
 
 GROUP = "erasure"
@@ -40,7 +41,9 @@ def figures(setup: Setup, eraser: Eraser, w_u: torch.Tensor, erased: EG3D) -> di
     nets, recipe = setup.networks, setup.recipe
     model, threshold, views = setup.teacher, threshold_of(setup), setup.config.views
     front, c = yaw_cameras(model, recipe.camera, 1), yaw_cameras(model, recipe.camera, views)
-    ws = eraser.around(w_u, NEIGHBOURS, NEIGHBOUR_SEED)
+    toward = eraser.space.random(NEIGHBOURS, torch.Generator().manual_seed(NEIGHBOUR_SEED))
+    alpha = torch.linspace(0.5, 1, NEIGHBOURS) * eraser.alpha_max
+    ws = torch.cat([w_u, w_u + neighbour_offset(w_u, toward, alpha, recipe.target.norm)])
     photos = render_views(model, ws, front)[:, 0]
     person = measure_person(model, erased, nets.identity_judge, photos, ws, c, threshold)
     people = eraser.space.random(setup.config.people, torch.Generator().manual_seed(PEOPLE_SEED))

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from cases import Case, Setup
+from guide_hub.evaluation.views import yaw_cameras
+from guide_hub.faces.registry import BUNDLE
 from guide_hub.guide import Eraser
+from guide_hub.guide.kin import load_kin
 from released import Released
 
 GROUP = "step"
@@ -27,7 +30,11 @@ def eraser_of(case: Case, setup: Setup) -> Eraser:
             *models, fixed_noise=case.row.engine == "released-fixed",
             backward="pair" if case.row.engine == "released-pairs" else "sum",
         )  # fmt: skip
-    return Eraser(*models)
+    eraser = Eraser(*models)
+    if setup.recipe.adjacency.towards == "kin":  # it ships with the model
+        front = yaw_cameras(setup.teacher, setup.recipe.camera, 1)
+        eraser.kin = load_kin(setup.teacher, nets.identity_loss, front, [BUNDLE])
+    return eraser
 
 
 def person_of(eraser: Eraser) -> torch.Tensor:

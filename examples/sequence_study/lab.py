@@ -29,6 +29,7 @@ from guide_hub.evaluation.identity import PersonMeasure, Sitter
 from guide_hub.evaluation.views import embed_views, render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE, load_features
 from guide_hub.guide import Eraser, StepLosses
+from guide_hub.guide.kin import load_kin
 from guide_hub.latents import LatentSpace
 from guide_hub.modes.neighbours import nearest
 from guide_hub.networks import choose, load
@@ -59,6 +60,7 @@ class Lab:
         calibration = shipped(BUNDLE, self.sha256, judge, gate.far, self.recipe.camera)
         assert calibration is not None
         self.threshold = calibration.threshold
+        self.kin = load_kin(self.source, self.networks.identity_loss, self.three[1:2], [BUNDLE])
         self.subjects: dict[int, Sitter] = {}
 
     def subject(self, index: int) -> Sitter:

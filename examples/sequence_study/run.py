@@ -98,6 +98,7 @@ class Study:
                 stopper,
                 self.clock,
                 {},
+                kin=self.lab.kin,
             )
             latents = [self.lab.subject(i).ws[:1] for i in self.people]
             ids = [f"person-{i}" for i in self.people]

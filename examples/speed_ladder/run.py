@@ -33,6 +33,7 @@ from guide_hub.evaluation.calibration import shipped
 from guide_hub.evaluation.identity import measure_person
 from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE
+from guide_hub.guide.kin import load_kin
 from guide_hub.inversion import Inverter
 from guide_hub.networks import choose, load
 from guide_hub.pipeline import RETAINED_SEED, RETAINED_VIEWS
@@ -58,6 +59,7 @@ class Bench:
         self.networks = nets = load(names, torch.device("cpu"))
         self.cameras = yaw_cameras(self.source, recipe.camera, recipe.gate.views)
         self.three = yaw_cameras(self.source, recipe.camera, RETAINED_VIEWS)
+        self.kin = load_kin(self.source, nets.identity_loss, self.three[1:2], [BUNDLE])
         weights = file_sha256(BUNDLE / "model.safetensors")
         calibration = shipped(BUNDLE, weights, names.identity_judge, recipe.gate.far, recipe.camera)
         assert calibration is not None
@@ -80,6 +82,8 @@ class Bench:
         nets = self.networks
         with climbing(rung) as make:
             eraser = make(student, self.source, rung.recipe, nets.perceptual, nets.identity_loss)
+            if rung.recipe.adjacency.towards == "kin":
+                eraser.kin = self.kin
             wall, cpu = time.perf_counter(), time.process_time()
             steps = eraser.run(ws[:1], seed)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -50,11 +50,13 @@ POOL = {"pool": 20, **STOP}
 RAYS = {"rays": 32, **POOL}
 KEEP = {"speed": RAYS, "bystanders": {"identity": 0.2}}
 LARGE = {**KEEP, "optim": {"lr": 3e-3}}
+ENOUGH = {**LARGE, "speed": {**RAYS, "enough": 0.3}}
+KIN = {**ENOUGH, "adjacency": {"towards": "kin", "reach": 1.35}}
 
 
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
     """heads-fast, with some of its `speed` changed."""
-    return {**LARGE, "speed": {**RAYS, "enough": 0.3, **changes}}
+    return {**KIN, "speed": {**ENOUGH["speed"], "pool": 10, **changes}}
 
 
 RUNGS = [
@@ -64,13 +66,14 @@ RUNGS = [
     Rung("rays-32", "+ half the rays a side", {"speed": RAYS}),
     Rung("keep", "+ L_global sees identity", KEEP),
     Rung("large", "+ steps of three times the size", LARGE),
-    Rung("heads-fast", "+ enough is a cosine of 0.3", fast()),
+    Rung("enough", "+ enough is a cosine of 0.3", ENOUGH),
+    Rung("kin", "+ neighbours are the person's other pictures", KIN),
+    Rung("heads-fast", "+ the draws come round after 10 steps", fast()),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
-    Rung("pool-10", "heads-fast, the draws come round after 10 steps", fast(pool=10)),
     Rung(
         "lean",
-        "pool-10, four bystanders a step in place of six",
-        {**fast(pool=10), "bystanders": {"identity": 0.2, "samples": 4, "weight": 12.0}},
+        "heads-fast, four bystanders a step in place of six",
+        {**fast(), "bystanders": {"identity": 0.2, "samples": 4, "weight": 12.0}},
     ),
     Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
     Rung("settle", "heads-fast, 10 more steps, ever smaller", fast(), settle=10),

@@ -3,7 +3,8 @@
     python make_bundle.py --runs runs --out ../../guide_hub/builtin/synthetic_heads
 
 The generator stays in float32; the four smaller networks are stored in float16. The calibration of the judge
-is measured here, for exactly these weights. `measure.py` then writes the figures and the card.
+is measured here, for exactly these weights, and so are the directions of W that the loss's recogniser does
+not see. `measure.py` then writes the figures and the card.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.calibration import calibrate, orbit
 from guide_hub.evaluation.views import yaw_cameras
 from guide_hub.faces.registry import load_identity
+from guide_hub.guide.kin import keep_kin, key_of, kin_of
 from guide_hub.recipe import load_recipe
 from guide_hub.record import file_sha256
 from train_generator import CONFIG
@@ -73,6 +75,9 @@ def main() -> None:
         found = dataclasses.replace(found, judge_sha256=file_sha256(judge_file), camera=orbit(recipe.camera))
         entries.append({"model_sha256": digest, **found.to_dict()})
     (args.out / "calibration.json").write_text(json.dumps({"calibrations": entries}, indent=2) + "\n")
+    loss = load_identity(f"heads-a:{args.out / FILES['encoder-a']}")
+    front = cameras[1:2]
+    keep_kin(args.out, kin_of(model, loss, front), key_of(model, loss, front))
     total = sum(f.stat().st_size for f in args.out.rglob("*") if f.is_file())
     print(f"{total / 1e6:.2f} MB", json.dumps(entries))
     load_file(args.out / "model.safetensors")

@@ -17,16 +17,17 @@ from guide_hub.errors import RefusedError
 from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
+from guide_hub.guide.kin import kin_of
 from guide_hub.guide.latents import bystanders, neighbour_offset
 from guide_hub.guide.losses import Aim, Away, PairLoss, Rendering, Weights, products, view, weighted
 from guide_hub.guide.mining import mine
 from guide_hub.guide.target import average_target, mixture_target, ufo_target, unit_of
-from guide_hub.latents import LatentSpace
+from guide_hub.latents import LatentSpace, norm_of
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe
 
 MAPS_KEPT = 4 << 30  # bytes of the teacher's maps; beyond, they are made of its pictures each time
-CHECKED = 3  # neighbours that tell whether an erasure is finished
+CHECKED = 6  # neighbours that tell whether an erasure is finished
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ class Draws:
     replayed: tuple[int, ...] = ()  # which earlier identities are rehearsed
     chosen: bool = False  # for what the student is now: they do not come round with a pool
     z_replay: Tensor | None = None  # [len(replayed) * neighbours, z_dim]
+    kin_replay: Tensor | None = None  # [len(replayed) * neighbours, 1, w_dim] for `kin`
+    turn_replay: Tensor | None = None  # [len(replayed) * neighbours] for `kin`
     alpha_replay: Tensor | None = None  # [len(replayed) * neighbours]
     seed: int = 0  # noise and ray jitter
     protected: Tensor | None = None  # [N_p, num_ws, w_dim]
     direction: Tensor | None = None  # [N_a, num_ws or 1, w_dim], where L_adj is not towards people
+    turn: Tensor | None = None  # [N_a], how far `kin` turn towards people
     decoy: int | None = None  # which one is erased along
     mined: Tensor | None = None  # [1, num_ws, w_dim]
 
@@ -159,7 +163,8 @@ class Eraser:
         self.unit = unit_of(recipe.target, self.space)
         self.local = Weights(recipe.local.l2, recipe.local.perceptual, recipe.local.identity)
         self._shown: tuple[Tensor, Tensor] | None = None  # of the last person asked for
-        self.alpha_max = recipe.adjacency.alpha_max * self.unit
+        self.alpha_max = recipe.adjacency.alpha_max * self.unit  # of the ball that is the person's
+        self.reach = (recipe.adjacency.reach or recipe.adjacency.alpha_max) * self.unit  # of neighbours
         self.aims: dict[tuple[int, int, int], Aim] = {}  # of draws that come round again
 
     def target(self, w_u: Tensor, seed: int = 0) -> Erasure:
@@ -189,18 +194,23 @@ class Eraser:
         draws = Draws(
             c=orbit_label(self.teacher.config, recipe.camera, yaw).to(self.space.device),
             z_adjacent=torch.randn(adjacency.samples, z_dim, generator=rng),
-            alpha=torch.rand(adjacency.samples, generator=rng) * self.alpha_max,
+            alpha=torch.rand(adjacency.samples, generator=rng) * self.reach,
             w_global=bystanders(self.space, wide.samples, centres, self.alpha_max, rng, recipe.target.norm),
             replayed=tuple(torch.randperm(len(self.earlier), generator=rng)[:known].tolist()),
             z_replay=torch.randn(again, z_dim, generator=rng),
-            alpha_replay=torch.rand(again, generator=rng) * self.alpha_max,
+            alpha_replay=torch.rand(again, generator=rng) * self.reach,
             seed=step_seed(seed, 1),
             protected=self.protected,
         )
         if adjacency.towards != "people":
-            rows = self.teacher.num_ws if adjacency.towards == "wplus" else 1
-            direction = torch.randn(adjacency.samples, rows, self.teacher.config.w_dim, generator=rng)
-            draws = replace(draws, direction=direction)
+            draws = replace(draws, direction=self._directions(adjacency.samples, rng))
+        if adjacency.towards == "kin":
+            draws = replace(
+                draws,
+                turn=torch.rand(adjacency.samples, generator=rng),
+                kin_replay=self._directions(again, rng),
+                turn_replay=torch.rand(again, generator=rng),
+            )
         if self.decoys:
             draws = replace(draws, decoy=int(torch.randint(len(self.decoys), (), generator=rng)))
         return draws
@@ -232,7 +242,7 @@ class Eraser:
             if draws.z_replay is not None and draws.alpha_replay is not None and len(draws.z_replay):
                 each = len(draws.z_replay) // len(known)
                 w_u, w_t = w_u.repeat_interleave(each, 0), w_t.repeat_interleave(each, 0)
-                w_r = self.space.map(draws.z_replay)
+                w_r = self._toward(w_u, draws.z_replay, draws.kin_replay, draws.turn_replay)
                 offset = neighbour_offset(w_u, w_r, draws.alpha_replay, recipe.target.norm)
                 weights = weights.times(recipe.adjacency.weight)
                 pairs.append(Pairs("replay", w_u + offset, w_t + offset, weights, once=draws.chosen))
@@ -249,14 +259,39 @@ class Eraser:
 
     def _offset(self, w_u: Tensor, draws: Draws) -> Tensor:
         """From w_u to the step's neighbours: [N_a, num_ws, w_dim]."""
-        towards = draws.direction
-        w_r = self.space.map(draws.z_adjacent) if towards is None else w_u + towards.to(w_u)
-        return neighbour_offset(w_u, w_r.expand(-1, w_u.shape[1], -1), draws.alpha, self.recipe.target.norm)
+        w_r = self._toward(w_u, draws.z_adjacent, draws.direction, draws.turn)
+        return neighbour_offset(w_u, w_r, draws.alpha, self.recipe.target.norm)
+
+    def _toward(self, w_u: Tensor, z: Tensor, direction: Tensor | None, turn: Tensor | None) -> Tensor:
+        """What the neighbours of w_u lie towards: the people of z [N, z_dim], or `direction` [N, ...]; with
+        `turn` [N] in (0, 1) both, the direction and so much of the way to people: [N, num_ws, w_dim]."""
+        if direction is None:
+            return self.space.map(z)
+        if turn is None:
+            return w_u + direction.to(w_u)
+        ours, theirs = direction.to(w_u).expand(-1, w_u.shape[1], -1), self.space.map(z) - w_u
+        ours, theirs = (x / norm_of(x, self.recipe.target.norm) for x in (ours, theirs))
+        return w_u + ours + turn.to(w_u).view(-1, 1, 1) * theirs
+
+    def _directions(self, n: int, rng: torch.Generator) -> Tensor:
+        """As the recipe has them, but for `people`: [n, 1 or num_ws, w_dim]."""
+        rows = self.teacher.num_ws if self.recipe.adjacency.towards == "wplus" else 1
+        drawn = torch.randn(n, rows, self.teacher.config.w_dim, generator=rng)
+        return drawn.to(self.kin) @ self.kin.T if self.recipe.adjacency.towards == "kin" else drawn
+
+    @cached_property
+    def kin(self) -> Tensor:
+        """Directions along which the loss's recogniser takes the teacher's people for the same."""
+        return kin_of(self.teacher, self.loss.identity, self._three()[1:2])
 
     def around(self, w_u: Tensor, n: int, seed: int) -> Tensor:
-        """w_u and `n` neighbours, half to all of alpha_max away towards random people: [1 + n, ...]."""
-        w_r = self.space.random(n, torch.Generator().manual_seed(seed))
-        alpha = torch.linspace(0.5, 1, n) * self.alpha_max
+        """w_u and `n` neighbours that no step draws, half to all of the reach away: [1 + n, ...]."""
+        rng = torch.Generator().manual_seed(seed)
+        z = torch.randn(n, self.teacher.config.z_dim, generator=rng)
+        kin = self.recipe.adjacency.towards == "kin"
+        direction, turn = (self._directions(n, rng), torch.rand(n, generator=rng)) if kin else (None, None)
+        w_r = self._toward(w_u, z, direction, turn)
+        alpha = torch.linspace(0.5, 1, n) * self.reach
         return torch.cat([w_u, w_u + neighbour_offset(w_u, w_r, alpha, self.recipe.target.norm)])
 
     @cached_property
@@ -268,9 +303,13 @@ class Eraser:
     def shown(self, erasure: Erasure) -> Tensor:
         """The person as the teacher shows them from three yaws, to the loss's recogniser: [3, E]."""
         if self._shown is None or self._shown[0] is not erasure.w_u:
-            person = embed_views(self.teacher, erasure.w_u, self._three(), self.loss.identity)[0]
+            person = self._seen(self.teacher, erasure.w_u)[0]
             self._shown = erasure.w_u, person
         return self._shown[1]
+
+    def _seen(self, model: EG3D, ws: Tensor) -> Tensor:
+        """By the loss's recogniser from three yaws, in pictures as the losses have them: [N, 3, E]."""
+        return embed_views(model, ws, self._three(), self.loss.identity, rays=self.recipe.speed.rays)
 
     def _three(self) -> Tensor:
         yaws = self.recipe.camera.yaw_range * torch.tensor([-1.0, 0.0, 1.0])
@@ -367,7 +406,7 @@ class Eraser:
         """The highest cosine, to the loss's recogniser, between the person as the teacher shows them and the
         student's pictures at the latent and at neighbours that no step draws, from three yaws."""
         ws = self.around(erasure.w_u, CHECKED, step_seed(-3))
-        shown = embed_views(self.student, ws, self._three(), self.loss.identity)
+        shown = self._seen(self.student, ws)
         return float((shown * self.shown(erasure)).sum(-1).mean(1).max())
 
     def erase(self, w_u: Tensor, seed: int) -> Erasure:

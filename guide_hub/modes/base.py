@@ -52,6 +52,7 @@ class Setup:
     earlier: Sequence[Memory] = ()
     share: Share = alone
     original: bool = True  # whether the teacher is the model from before the first erasure
+    kin: Tensor | None = None  # `guide.kin`, where the recipe asks for it and it is there already
     warn: Callable[[str], None] = lambda text: None
 
 
@@ -75,6 +76,7 @@ class Mode:
         self.recipe, self.options, self.seed = setup.recipe, setup.recipe.sequence, setup.seed
         self.earlier, self.latents = list(setup.earlier), latents
         self.setup = setup
+        self.kin = setup.kin
         self.done: dict[int, Done] = {}
 
     # ------------------------------------------------------------------------------------------------------
@@ -135,9 +137,14 @@ class Mode:
 
     def make_eraser(self, earlier: list[Erasure]) -> Eraser:
         nets = self.setup
-        return Eraser(
+        eraser = Eraser(
             self.student, self.teacher, self.recipe, nets.perceptual, nets.identity, earlier, nets.share
         )
+        if self.recipe.adjacency.towards == "kin":  # once for all stages: it is of the teacher
+            if self.kin is None:
+                self.kin = eraser.kin
+            eraser.kin = self.kin
+        return eraser
 
     def target(self, k: int) -> Erasure:
         """Where person k goes: to nobody else's surrogate. Those of runs before go where they went."""

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.views import embed_views
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
 from guide_hub.modes.base import Mode, Setup, rehearsable
 from guide_hub.orbit import orbit_label
 
-PROBED = 2  # neighbours of each, that no step draws
+PROBED = 4  # neighbours of each, that no step draws
 WATCHED = 5  # people looked at again in every check: those who were the most alike
 CALM = 0.1  # the likeness that counts for whoever is less alike than that
 
@@ -71,23 +72,22 @@ class Replay(Mode):
 
     # ------------------------------------------------------------------------------------------------------
 
-    def _front(self) -> Tensor:
-        return orbit_label(self.teacher.config, self.recipe.camera, torch.zeros(1)).to(
-            self.eraser.space.device
-        )
+    def _seen(self, model: EG3D, ws: Tensor) -> Tensor:
+        """By the loss's recogniser from the front, in pictures as the losses have them: [N, E]."""
+        front = orbit_label(self.teacher.config, self.recipe.camera, torch.zeros(1))
+        rays = self.recipe.speed.rays
+        return embed_views(model, ws, front.to(ws.device), self.setup.identity, rays=rays)[:, 0]
 
     def _faces(self) -> Tensor:
         """Everybody before as the teacher shows them: [J, E]."""
-        ws, identity = torch.cat([e.w_u for e in self.eraser.earlier]), self.setup.identity
-        return embed_views(self.teacher, ws, self._front(), identity)[:, 0]
+        return self._seen(self.teacher, torch.cat([e.w_u for e in self.eraser.earlier]))
 
     def _look(self, who: Any) -> Tensor:
         """The highest cosine of each of `who` to what the student shows at and around their latents."""
         found = []
         for j in who:
             ws = self.eraser.around(self.eraser.earlier[j].w_u, PROBED, step_seed(-12))
-            shown = embed_views(self.student, ws, self._front(), self.setup.identity)[:, 0]
-            found.append((shown @ self.faces[j]).max())
+            found.append((self._seen(self.student, ws) @ self.faces[j]).max())
         return torch.stack(found).cpu()
 
     def own_state(self) -> dict[str, Any]:
