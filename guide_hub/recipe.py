@@ -54,13 +54,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Optim:
-    """Adam over `backbone.synthesis`. `micro_batch` latents go through at a time, 0 = all of a term."""
+    """Adam over `backbone.synthesis`. `micro_batch` latents go through at a time, 0 = all of a term.
+
+    `average`, ours: the weights of an erasure are a moving average over its steps with this decay, 0 = the
+    last step's.
+    """
 
     lr: float = _option(1e-4, above=0, high=1)
     betas: tuple[float, float] = _option((0.9, 0.999), low=0, below=1)
     eps: float = _option(1e-8, above=0)
     iterations: int = _option(1000, low=1, high=1_000_000)
     micro_batch: int = _option(1, low=0)
+    average: float = _option(0.0, low=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -303,6 +308,7 @@ class Recipe:
 
 # Options that came later: they are left out where they do nothing, so that digests of before stay.
 _YOUNGER = (
+    ("optim", Optim(), ("average",)),
     ("speed", Speed(), ("precision", "compile")),
     ("global", Global(), ("identity",)),
     ("adjacency", Adjacency(), ("towards", "reach")),

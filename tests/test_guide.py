@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -497,3 +498,48 @@ def test_compiled_networks(monkeypatch):
         losses.append(eraser.step(erasure, eraser.draw_at(erasure, 5, 0, 0)).total)
     assert losses[0] == losses[1]
     assert compiled == [eraser.loss.perceptual.features, eraser.loss.identity]
+
+
+def averaging(decay: float) -> Recipe:
+    recipe = load_recipe("heads")
+    optim = dataclasses.replace(recipe.optim, average=decay, iterations=4, lr=1e-2)
+    return dataclasses.replace(recipe, optim=optim)
+
+
+def weights_of(eraser: Eraser) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in eraser.parameters])
+
+
+def test_the_weights_of_an_erasure_are_an_average_over_its_steps():
+    plain, averaged = tiny_eraser(averaging(0.0)), tiny_eraser(averaging(0.6))
+    w_u = plain.space.random(1, torch.Generator().manual_seed(2))
+    path, target = [], plain.target(w_u)
+    plain.after_step = lambda: path.append(weights_of(plain))
+    for step in range(4):
+        draws = plain.draw_at(target, 0, 0, step)
+        plain.step(target, draws)
+        averaged.step(target, draws)
+        with averaged.averaged():
+            seen = weights_of(averaged)
+        assert torch.equal(weights_of(averaged), path[-1])  # the steps themselves are the same
+    averaged.settle()
+    mean = path[0]
+    for step, share in ((1, 1 / 2), (2, 0.4), (3, 0.4)):
+        mean = mean.lerp(path[step], share)
+    assert torch.allclose(weights_of(averaged), mean, atol=1e-6)
+    assert torch.equal(seen, weights_of(averaged))
+    assert not torch.allclose(mean, path[-1], atol=1e-4)
+
+
+def test_averages_survive_in_the_state():
+    first, second = tiny_eraser(averaging(0.6)), tiny_eraser(averaging(0.6))
+    target = first.target(first.space.random(1, torch.Generator().manual_seed(2)))
+    for step in range(4):
+        if step == 2:
+            second.load_state(copy.deepcopy(first.state()))
+            first = second
+        first.step(target, first.draw_at(target, 0, 0, step))
+    first.settle()
+    whole = tiny_eraser(averaging(0.6))
+    whole.erase(target.w_u, seed=0)
+    assert torch.equal(weights_of(whole), weights_of(first))

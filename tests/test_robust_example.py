@@ -31,7 +31,7 @@ def test_every_defence_of_the_recipe_is_screened(example):
             if value != getattr(Recipe().robust, field)}  # fmt: skip
     assert {"mine_every", "repel", "decoys"} <= used
     assert {recipe.target.kind for recipe in recipes.values()} == {"ufo", "mixture"}
-    assert {recipe.adjacency.towards for recipe in recipes.values()} == {"people", "wplus"}
+    assert {recipe.adjacency.towards for recipe in recipes.values()} == {"people", "kin", "wplus"}
 
 
 def test_the_table_has_a_row_an_option_and_search(example, tmp_path):

@@ -66,6 +66,7 @@ def test_erasure(case: Case, measured: Any, benchmark: Any) -> None:
         while not eraser.finished(erasure, step):
             eraser.step(erasure, eraser.draw_at(erasure, 0, 0, step))
             step += 1
+        eraser.settle()
         return eraser, step
 
     eraser, steps = measured(erase, start=lambda: eraser_of(case, setup), rounds=1, warmup=0)

@@ -142,6 +142,7 @@ class LadderEraser(Eraser):
                 group["lr"] = self.recipe.optim.lr * rest / (self.rung.settle + 1)
             super().step(erasure, self.draw_at(erasure, seed, 0, self.done))
             self.done += 1
+        self.settle()
         if self.rung.train.startswith("rank "):
             for conv in self.convs:
                 parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -147,6 +148,8 @@ class Eraser:
         self.decoys: list[Erasure] = []
         self.mined: list[Tensor] = []  # the latest, where an attacker found the person
         self.taken = 0  # steps
+        self.averages: list[Tensor] = []  # of the parameters over the steps, where the recipe has them so
+        self.averaged_over = 0
         self.protected: Tensor | None = None
         self.after_backward: Callable[[], None] = _nothing
         self.after_step: Callable[[], None] = _nothing
@@ -337,7 +340,38 @@ class Eraser:
         self.after_backward()
         self.optimizer.step()
         self.after_step()
+        self._average()
         return losses
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = self.recipe.optim.average
+        if not decay:
+            return
+        self.averages = self.averages or [torch.empty_like(p) for p in self.parameters]
+        self.averaged_over += 1
+        share = max(1 - decay, 1 / self.averaged_over)  # the first steps count alike
+        for average, p in zip(self.averages, self.parameters, strict=True):
+            average.lerp_(p, share) if self.averaged_over > 1 else average.copy_(p)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The student with the weights that the erasure would have if it ended now."""
+        own = [p.detach().clone() for p in self.parameters] if self.averages else []
+        self.settle()
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    def settle(self) -> None:
+        """Ends an erasure: the student takes the average over its steps where the recipe has it so."""
+        self._set(self.averages)
+
+    @torch.no_grad()
+    def _set(self, values: list[Tensor]) -> None:
+        for p, value in zip(self.parameters, values, strict=bool(values)):
+            p.copy_(value)
 
     def backward(self, pairs: list[Pairs], draws: Draws, first: int = 0, of: int = 1) -> list[Figures]:
         """Gradients of a step's chunks `first`, `first + of`, ...: of all by default. Backward runs for each.
@@ -406,7 +440,8 @@ class Eraser:
         """The highest cosine, to the loss's recogniser, between the person as the teacher shows them and the
         student's pictures at the latent and at neighbours that no step draws, from three yaws."""
         ws = self.around(erasure.w_u, CHECKED, step_seed(-3))
-        shown = self._seen(self.student, ws)
+        with self.averaged():
+            shown = self._seen(self.student, ws)
         return float((shown * self.shown(erasure)).sum(-1).mean(1).max())
 
     def erase(self, w_u: Tensor, seed: int) -> Erasure:
@@ -415,6 +450,7 @@ class Eraser:
         while not self.finished(erasure, step):
             self.step(erasure, self.draw_at(erasure, seed, 0, step))
             step += 1
+        self.settle()
         return erasure
 
     def state(self) -> dict[str, Any]:
@@ -424,6 +460,8 @@ class Eraser:
             "optimizer": self.optimizer.state_dict(),
             "mined": self.mined,
             "taken": self.taken,
+            "averages": self.averages,
+            "averaged_over": self.averaged_over,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -431,3 +469,5 @@ class Eraser:
         self.optimizer.load_state_dict(state["optimizer"])
         self.mined = [w.to(self.space.device) for w in state.get("mined", [])]
         self.taken = state.get("taken", 0)
+        self.averages = [a.to(self.space.device) for a in state.get("averages", [])]
+        self.averaged_over = state.get("averaged_over", 0)

@@ -188,6 +188,7 @@ class Mode:
         return nearest(self.eraser, list(self.erasures.values()), erased, self.options.protect)
 
     def end(self) -> None:
+        self.eraser.settle()
         for k in self.stage:
             self.done[k] = Done(self.erasures[k], self.left(k))
 

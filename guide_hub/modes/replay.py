@@ -87,7 +87,8 @@ class Replay(Mode):
         found = []
         for j in who:
             ws = self.eraser.around(self.eraser.earlier[j].w_u, PROBED, step_seed(-12))
-            found.append((self._seen(self.student, ws) @ self.faces[j]).max())
+            with self.eraser.averaged():
+                found.append((self._seen(self.student, ws) @ self.faces[j]).max())
         return torch.stack(found).cpu()
 
     def own_state(self) -> dict[str, Any]:
