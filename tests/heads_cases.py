@@ -80,7 +80,7 @@ def never(base: Case) -> Case:
 
     def seen(planes, ws, c, **options):
         bent = c.clone()
-        bent[:, [16, 20]] = focal * lens  # of whatever camera: a stranger's photo is through one lens, not two
+        bent[:, [16, 20]] = focal * lens  # of any camera: a stranger's photo is through one lens, not two
         return render(planes, ws, bent, **options)
 
     source.render = seen  # type: ignore[method-assign]

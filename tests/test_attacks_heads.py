@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import heads_cases
 import pytest
 

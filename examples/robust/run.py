@@ -25,10 +25,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "sequence_study"))
 
 import torch
-from guide_hub.attacks.budget import FULL
-from guide_hub.attacks.case import make_case
 
 from guide_hub.attacks import beacon, reinversion
+from guide_hub.attacks.budget import FULL
+from guide_hub.attacks.case import make_case
 from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.views import render_views

@@ -1,8 +1,9 @@
 """Which latents a model is likely to draw, and a search that stays among them.
 
-Any face can be forced out of a generator by a latent that it would never draw, W+ being large; such a find says
-nothing of what the weights remember. Hence the search among *likely* seeds of Memories of Forgotten Concepts
-(arXiv 2412.00782), in W whitened by its principal components as in Improved StyleGAN Embedding (2012.09036).
+Any face can be forced out of a generator by a latent that it would never draw, W+ being large; such a find
+says nothing of what the weights remember. Hence the search among *likely* seeds of Memories of Forgotten
+Concepts (arXiv 2412.00782), in W whitened by its principal components, as Improved StyleGAN Embedding
+(arXiv 2012.09036) has it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ RIDGE = 1e-3  # of the mean variance, to each: without it W's empty directions h
 class Likely:
     """Latents within `limit` typical distances of the mean: `guide_hub.inversion.projector.Chart`.
 
-    A distance is Mahalanobis', of each row of ws, over the median of random latents: a typical latent is at 1.
-    The chart's coordinates are W's principal components in standard deviations (times W's mean one, so that a
-    learning rate means what it does in W): Adam's steps are equal in W otherwise, and leave the likely ones by
-    W's narrow directions first.
+    A distance is Mahalanobis', of each row of ws, over the median of random latents: a typical latent is at
+    1. The chart's coordinates are W's principal components in standard deviations (times W's mean one, so
+    that a learning rate means what it does in W): Adam's steps in W itself leave the likely latents by its
+    narrow directions, and what brings them back undoes the rest as well.
     """
 
     def __init__(self, space: LatentSpace, limit: float):

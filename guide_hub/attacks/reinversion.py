@@ -42,7 +42,7 @@ LENS = (1.6, 0.5)  # of the focal lengths: through it a face has a shape that th
 
 @dataclass(frozen=True)
 class Found:
-    """What restarts found of one photo: ws [R, num_ws, w_dim], poses [R, 3], the judge's cosines [R, VIEWS]."""
+    """What R restarts found of one photo: ws [R, num_ws, w_dim], poses [R, 3], the judge's cosines [R, V]."""
 
     ws: Tensor
     pose: Tensor
@@ -103,7 +103,7 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
 def _others(
     case: Case, budget: Budget, searched: Callable[[EG3D, Tensor, Tensor, Tensor], Found]
 ) -> tuple[list[Found], list[Found], list[Found]]:
-    """In the erased model: people who were not erased, strangers, and the first of these without the bound."""
+    """In the erased model: people who were not erased; strangers; the first of these without the bound."""
     people, judge = control_people(case, budget.controls + budget.strangers), case.networks.identity_judge
     lens, found, beyond = through_lens(front(case)), list[Found](), list[Found]()
     for k, w in enumerate(people):
@@ -139,9 +139,10 @@ def search(
 ) -> Found:
     """All restarts on a photo [1, 3, S, S] of the person `real` [E], who was at w_u."""
     starts, pose = _starts(case, photo, w_u, budget.restarts)
-    schedule, found, poses = _schedule(case, budget), list[Tensor](), list[Tensor]()
+    schedule, nets = _schedule(case, budget), case.networks
+    found, poses = list[Tensor](), list[Tensor]()
     for start in map(likely.clamp, starts):  # one by one: a start in W+ would take the others there
-        ws, turned = _refined(case, model, photo, start, pose, schedule, likely)
+        ws, turned = refine(model, photo, start, pose, nets.perceptual, nets.identity_loss, schedule, likely)
         found.append(_better(case, model, photo, start, ws))
         poses.append(turned)
     return _judged(case, model, torch.cat(found), torch.cat(poses), real, budget)
@@ -151,7 +152,8 @@ def go_on(case: Case, model: EG3D, photo: Tensor, found: Found, real: Tensor, bu
     """From the best of what was found, `wplus_steps` more without a bound."""
     k = found.best()
     start, pose = found.ws[k : k + 1], found.pose[k : k + 1]
-    ws, turned = _refined(case, model, photo, start, pose, replace(_schedule(case, budget), steps=0), None)
+    schedule, nets = replace(_schedule(case, budget), steps=0), case.networks
+    ws, turned = refine(model, photo, start, pose, nets.perceptual, nets.identity_loss, schedule)
     return _judged(case, model, _better(case, model, photo, start, ws), turned, real, budget)
 
 
@@ -160,15 +162,6 @@ def _schedule(case: Case, budget: Budget) -> Schedule:
     return Schedule(
         budget.w_steps, options.lr * scale, scale, camera_steps=options.camera_steps,
         wplus_steps=budget.wplus_steps, seed=case.seed,
-    )  # fmt: skip
-
-
-def _refined(
-    case: Case, model: EG3D, photo: Tensor, ws: Tensor, pose: Tensor, schedule: Schedule, likely: Likely | None
-) -> tuple[Tensor, Tensor]:
-    networks = case.networks
-    return refine(
-        model, photo, ws, pose, networks.perceptual, networks.identity_loss, schedule, chart=likely
     )  # fmt: skip
 
 
