@@ -18,13 +18,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "sequence_study"), str(HERE.parents[1] / "tests")]
+sys.path += [str(HERE.parent / "sequence_study"), str(HERE.parents[1] / "tests")]
 
 import heads_cases
 
 from guide_hub.attacks.reinversion import run
 from lab import write
-from run import QUICK
+from options import QUICK
 
 FILE = HERE / "results" / "known-answers.json"
 CASES = {
