@@ -35,7 +35,7 @@ from guide_hub.latents import LatentSpace
 VIEWS = 3  # a found latent is judged from
 VERIFIED_MAX = 0.10  # of what all restarts found
 RECOVERY_MAX = 0.5  # of the likeness that the same search finds in the source, beyond that of strangers
-LIKELY_MAX = 2.0  # typical distances from the mean of W
+LIKELY_MAX = 1.5  # typical distances from the mean of W; at 2 strangers begin to be found
 CONTROL_SEED = 0xC0117
 LENS = (1.6, 0.5)  # of the focal lengths: through it a face has a shape that the model's people have not
 
