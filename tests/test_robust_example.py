@@ -40,7 +40,8 @@ def test_the_table_has_a_row_an_option_and_search(example, tmp_path):
     _, table = example
 
     def cell(person: int, search: str, found: float) -> dict:
-        attack = {"verified_after": found, "verified_before": 1.0, "cosine_best_after": 0.9, "recovery": 0.95}
+        attack = {"verified_after": found, "verified_before": 1.0, "cosine_best_after": 0.9, "recovery": 0.95,
+                  "recovery_beyond_strangers": None, "cosine_best_unbounded": 0.92}  # fmt: skip
         return {
             "person": person, "search": search, "steps": 40, "erasure_cpu_s": 60.0, "held_out_verified": 0.0,
             "retained": {"verified": 0.98, "lpips": 0.02}, "reinversion": attack,

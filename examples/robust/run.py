@@ -97,7 +97,8 @@ class Bench:
 
 
 def inputs(lab: Lab, name: str) -> dict[str, Any]:
-    return {"model": lab.sha256, "recipe": recipe_of(name).digest()}
+    search = {"likely": reinversion.LIKELY_MAX, "lens": list(reinversion.LENS)}
+    return {"model": lab.sha256, "recipe": recipe_of(name).digest(), "search": search}
 
 
 def stored(lab: Lab, name: str) -> list[dict[str, Any]]:
