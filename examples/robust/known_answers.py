@@ -2,7 +2,8 @@
 
     python known_answers.py     # results/known-answers.json, and the rows of docs/attacks.md; half an hour
 
-Nobody erased and only moved have to be found, never there must not be; GUIDE's is the question.
+Nobody erased and only moved have to be found, never there must not be; GUIDE's is the question. The last
+never was there either, but has lookalikes among the model's people, as those have among one another.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ CASES = {
     "only moved": heads_cases.moved,
     "GUIDE, heads-fast": heads_cases.erased,
     "never there": heads_cases.never,
+    "never there, resembled": lambda base: heads_cases.never(base, heads_cases.WEAK_LENS),
 }
 ROWS = {
     "passed": "passed",
