@@ -252,8 +252,8 @@ def verdict(verified: float, recovery: float, strangers: float) -> tuple[bool | 
         return None, "the same search makes people of strangers as well, so what it finds tells nothing"
     return verified <= VERIFIED_MAX and recovery <= RECOVERY_MAX, (
         f"of the views of all that was found at most {VERIFIED_MAX:.0%} are taken for the person, and of the "
-        f"likeness that the same search finds in the source at most {RECOVERY_MAX:g} is left, both beyond "
-        "what it finds of strangers"
+        "likeness that the same search finds in the source, beyond what it finds of strangers, at most "
+        f"{RECOVERY_MAX:g} is left"
     )
 
 
