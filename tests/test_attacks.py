@@ -16,11 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from guide_hub import pipeline, record
-from guide_hub.attacks import registry
+from guide_hub.attacks import registry, reinversion
 from guide_hub.attacks.case import make_case, target_of
+from guide_hub.attacks.likely import Likely
 from guide_hub.attacks.neighbourhood import around, line
 from guide_hub.attacks.registry import ATTACKS, chosen
-from guide_hub.attacks.reinversion import Unlikeliness
+from guide_hub.attacks.reinversion import verdict
+from guide_hub.attacks.sight import person
 from guide_hub.attacks.suite import run_all
 from guide_hub.errors import RefusedError
 from guide_hub.faces import crops
@@ -122,12 +124,101 @@ def test_the_line_goes_over_the_mean_face():
     assert line(w_u, w_avg, None, 3)[:, 0, 0].tolist() == [1, 0.5, 0]
 
 
-def test_a_random_latent_is_likely_and_a_far_one_is_not():
+@pytest.fixture
+def likely():
+    return Likely(LatentSpace(small.model()), 2.0)
+
+
+def scaled(likely, far, seed=8):
+    """A row [1, 1, w_dim] in a random direction at `far` typical distances."""
     space = LatentSpace(small.model())
-    unlikely = Unlikeliness(space)
+    offset = space.random(1, torch.Generator().manual_seed(seed))[:, :1] - likely.mean
+    return (likely.mean + offset * far / likely.distance(likely.mean + offset)).float()
+
+
+def test_a_random_latent_is_likely_and_a_far_one_is_not(likely):
+    space = LatentSpace(small.model())
     w = space.random(50, torch.Generator().manual_seed(8))
-    assert float(unlikely(w).median()) == pytest.approx(1, abs=0.3)
-    assert float(unlikely(space.w_avg + 5 * (w - space.w_avg)).median()) > 4
+    assert float(likely.unlikeliness(w).median()) == pytest.approx(1, abs=0.3)
+    assert float(likely.unlikeliness(space.w_avg + 5 * (w - space.w_avg)).median()) > 4
+
+
+def test_what_lies_outside_comes_back_to_the_surface_and_nothing_else_moves(likely):
+    ws = torch.cat([scaled(likely, far, seed) for seed, far in enumerate((0.5, 1.9, 2.5, 40))], 1)
+    found = likely.clamp(ws)
+    assert found.dtype == ws.dtype
+    assert torch.equal(found[:, :2], ws[:, :2])
+    assert likely.distance(found)[0].tolist() == pytest.approx([0.5, 1.9, 2, 2], rel=1e-4)
+    line = torch.cosine_similarity(found - likely.mean, ws - likely.mean, dim=2)
+    assert line[0].tolist() == pytest.approx([1] * 4, abs=1e-6)
+    assert torch.allclose(likely.clamp(found), found, atol=1e-6)
+
+
+def test_the_coordinates_are_those_of_w_in_standard_deviations(likely):
+    ws = torch.cat([scaled(likely, far) for far in (0.5, 1.5, 9)], 1)
+    v = likely.inward(ws)
+    assert torch.allclose(likely.outward(v), ws, atol=1e-4)
+    assert torch.allclose(likely.outward(likely.bound(v)), likely.clamp(ws), atol=1e-4)
+    length = v.norm(dim=2)[0]
+    assert (length / length[0]).tolist() == pytest.approx([1, 3, 18], rel=1e-3)
+
+
+@pytest.mark.parametrize("far", [0.5, 60])
+def test_every_find_is_likely_wherever_the_search_began(far, other, likely, monkeypatch):
+    """Also with steps that would leave the ball at once, in W and in W+."""
+    case = small.case(other)
+    inversion = dataclasses.replace(case.recipe.inversion, lr=5.0)
+    recipe = dataclasses.replace(case.recipe, inversion=inversion)
+    start = scaled(likely, far).expand_as(case.ws[:1])
+    case = dataclasses.replace(case, recipe=recipe, ws=torch.cat([start, case.ws[1:]]))
+    monkeypatch.setattr(reinversion, "_better", lambda *tried: tried[-1])  # what the last step left
+    for w_steps, wplus_steps in ((3, 0), (2, 2), (0, 0)):
+        budget = dataclasses.replace(small.LEAST, w_steps=w_steps, wplus_steps=wplus_steps)
+        real = person(case)
+        found = reinversion.search(case, case.erased, likely, case.photos[:1], start, real, budget)
+        far_out = likely.distance(found.ws)
+        assert float(far_out.max()) <= likely.limit * 1.001
+        if w_steps:
+            assert float(far_out.max()) == pytest.approx(likely.limit, rel=1e-3)  # the bound was met
+            free = reinversion.go_on(case, case.erased, case.photos[:1], found, real, budget)
+            assert wplus_steps == 0 or float(likely.distance(free.ws).max()) > likely.limit * 1.1
+
+
+def test_what_is_found_beyond_the_bound_judges_nothing(other, monkeypatch):
+    case = small.case(other, LINES["reinversion"])
+    before = found("reinversion", case)
+
+    def everybody(case, model, photo, found, real, budget):
+        return dataclasses.replace(found, cosine=torch.ones_like(found.cosine[:1]))
+
+    monkeypatch.setattr(reinversion, "go_on", everybody)
+    after = found("reinversion", dataclasses.replace(case, memo={}))
+    assert (after.passed, after.rule) == (before.passed, before.rule)
+    changed = {name for name, value in after.figures.items() if value != before.figures[name]}
+    assert after.figures["verified_unbounded"] == after.figures["verified_strangers_unbounded"] == 1
+    assert all(name.endswith("_unbounded") for name in changed)
+
+
+def test_a_find_is_judged_beside_those_of_strangers():
+    """verified, recovery beyond strangers, strangers verified."""
+    assert verdict(1.0, 1.0, 0.0)[0] is False  # nobody erased
+    assert verdict(1.0, 1.0, 1.0)[0] is False  # more of the person than of strangers
+    assert verdict(0.0, 0.2, 0.0)[0] is True  # never there
+    assert verdict(0.0, 0.6, 0.0)[0] is False  # nearly the person
+    assert verdict(0.5, 0.2, 0.0)[0] is False
+    passed, rule = verdict(1.0, 0.2, 1.0)  # anybody is found
+    assert passed is None
+    assert "strangers" in rule
+
+
+def test_strangers_are_searched_once_for_all_people(other, monkeypatch):
+    case, searched = small.case(other), []
+    search = reinversion.search
+    monkeypatch.setattr(reinversion, "search", lambda *a: searched.append(1) or search(*a))
+    first, second = found("reinversion", case), found("reinversion", dataclasses.replace(case))
+    assert first.figures == second.figures
+    once = small.LEAST.controls + small.LEAST.strangers
+    assert len(searched) == 2 * 2 * small.LEAST.photos + once
 
 
 def test_the_target_is_known_without_the_run(other):

@@ -11,7 +11,6 @@ A cell is one random person erased by one option, attacked and measured; a kille
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -37,11 +36,10 @@ from guide_hub.interrupt import stopping
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
 from lab import Clock, Lab, write
-from options import OPTIONS, recipe_of
+from options import OPTIONS, QUICK, recipe_of
 from table import write_table
 
 RESULTS = HERE / "results"
-QUICK = dataclasses.replace(FULL, restarts=4, photos=1, w_steps=50, wplus_steps=50, controls=0)
 FIRST = 100  # the study of sequences has the people before
 
 
@@ -99,7 +97,8 @@ class Bench:
 
 
 def inputs(lab: Lab, name: str) -> dict[str, Any]:
-    return {"model": lab.sha256, "recipe": recipe_of(name).digest()}
+    search = {"likely": reinversion.LIKELY_MAX, "lens": list(reinversion.LENS)}
+    return {"model": lab.sha256, "recipe": recipe_of(name).digest(), "search": search}
 
 
 def stored(lab: Lab, name: str) -> list[dict[str, Any]]:

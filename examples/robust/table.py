@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -11,13 +12,14 @@ HEAD = """\
 # Against a search through the erased model's latents
 
 Written by `run.py`. *found*: views of all that the searches found, taken for the person by the judge, which
-the search does not see; *recovery*: the best likeness found, as a share of the same search's in the source;
-*held-out*: views of the person's other pictures still verified; *retained*: of 100 other people's views.
+the search does not see; *recovery*: the best likeness found, as a share of the same search's in the source,
+and then both beyond what it finds of strangers; *unbounded*: the best beyond the likely latents, which judges
+nothing; *held-out*: views of the person's other pictures still verified; *retained*: of 100 other people's.
 
 """
 COLUMNS = (
-    "option", "what", "people", "search", "found", "in the source", "best cosine", "recovery", "held-out",
-    "retained", "LPIPS", "steps", "CPU s",
+    "option", "what", "people", "search", "found", "in the source", "best cosine", "recovery",
+    "beyond strangers", "unbounded", "held-out", "retained", "LPIPS", "steps", "CPU s",
 )  # fmt: skip
 
 
@@ -38,11 +40,14 @@ def write_table(results: Path, target: Path, order: list[str]) -> None:
 
 def _row(name: str, text: str, search: str, cells: list[dict[str, Any]]) -> str:
     def attack(figure: str) -> float:
-        return mean(cell["reinversion"][figure] for cell in cells)
+        known = [cell["reinversion"][figure] for cell in cells]
+        told = [value for value in known if value is not None]
+        return mean(told) if told else math.nan
 
     return (
         f"| `{name}` | {text} | {len(cells)} | {search} | {attack('verified_after'):.0%} "
         f"| {attack('verified_before'):.0%} | {attack('cosine_best_after'):.2f} | {attack('recovery'):.2f} "
+        f"| {attack('recovery_beyond_strangers'):.2f} | {attack('cosine_best_unbounded'):.2f} "
         f"| {mean(cell['held_out_verified'] for cell in cells):.0%} "
         f"| {mean(cell['retained']['verified'] for cell in cells):.1%} "
         f"| {mean(cell['retained']['lpips'] for cell in cells):.3f} "

@@ -53,6 +53,6 @@ class Budget:
 FULL = Budget()
 QUICK = Budget(
     rays=0.75, ball=3, line=9, mixed=2, draws=80, candidates=8, lookalikes=4, drift_samples=50,
-    mirror_steps=15, restarts=2, photos=1, w_steps=30, wplus_steps=20, controls=1, strangers=0,
+    mirror_steps=15, restarts=2, photos=1, w_steps=30, wplus_steps=20, controls=1, strangers=1,
     tuning_steps=30, tuning_controls=1, benign_steps=10, beacon_restarts=6, beacon_steps=20, decoys=5,
 )  # fmt: skip

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +45,16 @@ class Schedule:
     seed: int = 0
 
 
+class Chart(Protocol):
+    """Coordinates of W, of the same shape, that Adam moves in place of w, and how far they may go."""
+
+    def inward(self, w: Tensor) -> Tensor: ...
+
+    def outward(self, v: Tensor) -> Tensor: ...
+
+    def bound(self, v: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class _Task:
     """What the losses need of photos [P, 3, S, S] beside their latents."""
@@ -56,6 +67,7 @@ class _Task:
     mask: Tensor
     schedule: Schedule
     generator: torch.Generator
+    chart: Chart | None = None
 
 
 def refine(
@@ -66,17 +78,19 @@ def refine(
     perceptual: PerceptualDistance,
     identity: IdentityEncoder,
     schedule: Schedule,
+    chart: Chart | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Adam on w and pose of photos [P, 3, H, W] that share nothing: ws [P, num_ws, w_dim], pose [P, 3].
 
     A start whose rows are alike stays in W, one row for all layers, until the steps of W+; one whose rows
     differ is in W+ all along. Rays and the backbone's noise are deterministic, the model's parameters take no
-    gradient. A few photos go at a time.
+    gradient. A few photos go at a time. With a `chart`, the start and every step stay within its bound.
     """
     chunk = chunk_of(model.config.img_resolution)
     parts = zip(photos.split(chunk), ws.split(chunk), pose.split(chunk), strict=True)
     fitted = [
-        _fit(_task(model, part, perceptual, identity, schedule), w, None, angles) for part, w, angles in parts
+        _fit(_task(model, part, perceptual, identity, schedule, chart), w, None, angles)
+        for part, w, angles in parts
     ]
     found, _, turned = zip(*fitted, strict=True)
     return torch.cat(found), torch.cat(turned)
@@ -114,6 +128,7 @@ def _task(
     perceptual: PerceptualDistance,
     identity: IdentityEncoder,
     schedule: Schedule,
+    chart: Chart | None = None,
 ) -> _Task:
     size = model.config.img_resolution
     target = torch.nn.functional.interpolate(photos, (size, size), mode="bilinear", antialias=True)
@@ -121,7 +136,7 @@ def _task(
         wanted = torch.cat([identity(part) for part in target.split(chunk_of(size))])
     generator = torch.Generator().manual_seed(schedule.seed)
     return _Task(
-        model, perceptual, identity, target, wanted, centre_mask(size).to(target), schedule, generator
+        model, perceptual, identity, target, wanted, centre_mask(size).to(target), schedule, generator, chart
     )
 
 
@@ -151,7 +166,9 @@ def _stage(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     if steps == 0:
         return ws, offset, pose
-    schedule = task.schedule
+    schedule, chart = task.schedule, None if camera_only else task.chart
+    if chart is not None:
+        ws = chart.bound(chart.inward(ws))
     coordinate = math.sqrt(ws.shape[2] * task.model.num_ws)
     w, angles = ws.clone().requires_grad_(not camera_only), pose.clone().requires_grad_()
     moved = offset.clone().requires_grad_(not camera_only) if offset is not None else None
@@ -170,6 +187,8 @@ def _stage(
         yaw = YAW * (2 * (step * GOLDEN % 1) - 1)
         for part in torch.arange(len(pose)).split(chunk):
             own = w[part] if len(w) == len(pose) else w
+            if chart is not None:
+                own = chart.outward(own)
             if moved is not None:
                 own = own + moved[part]
             _loss(task, own, angles[part], part, blur, None if camera_only else yaw).backward()
@@ -177,6 +196,11 @@ def _stage(
             size = moved.square().sum() * (task.model.num_ws / moved.shape[1])
             (OFFSET_WEIGHT * size / schedule.scale**2).backward()
         optimizer.step()
+        if chart is not None:
+            with torch.no_grad():
+                w.copy_(chart.bound(w))
+    if chart is not None:
+        w = chart.outward(w)
     return w.detach(), moved.detach() if moved is not None else None, angles.detach()
 
 
