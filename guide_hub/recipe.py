@@ -162,7 +162,8 @@ class Sequential:
     `mode`: `chain`, GUIDE after GUIDE; `replay`, as the section of that name says; `project` (CORTIS, arXiv
     2605.25962), no update in the directions of earlier erasures; `joint`, all at once from the original;
     `merge`, each from the original, their changes merged (TIES); `sugar` (arXiv 2512.06562), the rival.
-    `protect`: so many of the people most like the erased one are in every step's L_global.
+    `protect`: so many of the people most like the erased one are in L_global, `protect_per_step` of them in
+    each step, 0 = all.
 
     project: the basis of an erasure has `rank` directions, and it trains the `salient` share of the numbers.
     joint: `per_step` people a step. merge: TIES keeps the `density` share of every change and multiplies the
@@ -172,6 +173,7 @@ class Sequential:
 
     mode: Literal["chain", "replay", "project", "joint", "merge", "sugar"] = "replay"
     protect: int = _option(0, low=0, high=100)
+    protect_per_step: int = _option(0, low=0, high=100)
     rank: int = _option(40, low=1, high=1000)
     salient: float = _option(0.3, above=0, high=1)
     per_step: int = _option(2, low=1, high=1024)
@@ -313,6 +315,7 @@ _YOUNGER = (
     ("global", Global(), ("identity",)),
     ("adjacency", Adjacency(), ("towards", "reach")),
     ("replay", Replay(), ("enough",)),
+    ("sequence", Sequential(), ("protect_per_step",)),
     ("gate", Gate(), ("attacks",)),
 )
 

@@ -22,6 +22,7 @@ from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE
 from guide_hub.guide import Eraser
 from guide_hub.guide.latents import neighbour_offset
+from guide_hub.modes.neighbours import nearest
 from guide_hub.pipeline import RETAINED_VIEWS
 
 GROUP = "erasure"
@@ -63,6 +64,8 @@ def test_erasure(case: Case, measured: Any, benchmark: Any) -> None:
     def erase(eraser: Eraser) -> tuple[Eraser, int]:
         w_u = person_of(eraser)
         erasure, step = eraser.target(w_u), 0
+        if count := setup.recipe.sequence.protect:
+            eraser.protected = nearest(eraser, [erasure], [w_u], count)
         while not eraser.finished(erasure, step):
             eraser.step(erasure, eraser.draw_at(erasure, 0, 0, step))
             step += 1

@@ -159,7 +159,10 @@ LARGE = ("tiny", "full512")
 # Rows
 
 HEADS_FAST = load_recipe("heads-fast")
-FAST = {part: asdict(getattr(HEADS_FAST, part)) for part in ("optim", "adjacency", "bystanders", "speed")}
+FAST = {
+    part: asdict(getattr(HEADS_FAST, part))
+    for part in ("optim", "adjacency", "bystanders", "sequence", "speed")
+}
 ENOUGH = {"check_every": HEADS_FAST.speed.check_every, "enough": HEADS_FAST.speed.enough}
 GUIDE = load_recipe("guide")
 GUIDES = {  # the paper's weights, samples and step size; its distances are of another model

@@ -35,6 +35,7 @@ from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE
 from guide_hub.guide.kin import load_kin
 from guide_hub.inversion import Inverter
+from guide_hub.modes.neighbours import nearest
 from guide_hub.networks import choose, load
 from guide_hub.pipeline import RETAINED_SEED, RETAINED_VIEWS
 from guide_hub.recipe import load_recipe
@@ -85,6 +86,9 @@ class Bench:
             if rung.recipe.adjacency.towards == "kin":
                 eraser.kin = self.kin
             wall, cpu = time.perf_counter(), time.process_time()
+            if count := rung.recipe.sequence.protect:
+                erasure = eraser.target(ws[:1])
+                eraser.protected = nearest(eraser, [erasure], [erasure.w_u], count)
             steps = eraser.run(ws[:1], seed)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         student.requires_grad_(False)

@@ -130,8 +130,8 @@ class Eraser:
     `earlier` are the identities already folded into the student. The teacher still knows them, so their
     local terms, and those of `replay.neighbours` neighbours, are replayed and their neighbourhoods leave the
     global samples. `decoys` are erased along. `share` finds the gradients of a step. `protected`
-    [n, num_ws, w_dim] join every step's global samples. `after_backward` and `after_step` are called once a
-    step, with the gradients found and with the weights moved.
+    [n, num_ws, w_dim], or some of them, join every step's global samples. `after_backward` and `after_step`
+    are called once a step, with the gradients found and with the weights moved.
     """
 
     def __init__(
@@ -205,6 +205,10 @@ class Eraser:
             seed=step_seed(seed, 1),
             protected=self.protected,
         )
+        each = recipe.sequence.protect_per_step
+        if self.protected is not None and 0 < each < len(self.protected):
+            some = torch.randperm(len(self.protected), generator=rng)[:each]
+            draws = replace(draws, protected=self.protected[some.to(self.protected.device)])
         if adjacency.towards != "people":
             draws = replace(draws, direction=self._directions(adjacency.samples, rng))
         if adjacency.towards == "kin":

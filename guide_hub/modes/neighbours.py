@@ -13,7 +13,7 @@ from guide_hub.guide.latents import outside
 from guide_hub.orbit import orbit_label
 
 POOL = 4096  # random latents, the same for every run
-RENDERED = 128  # those of the pool that point the same way in W are looked at
+RENDERED = 64  # those of the pool that point the same way in W are looked at
 
 
 @torch.no_grad()
@@ -32,7 +32,8 @@ def nearest(eraser: Eraser, erasures: Sequence[Erasure], erased: Sequence[Tensor
     for erasure in erasures:
         near = (directions @ _directions(erasure.w_u - space.w_avg)[0]).argsort(descending=True, stable=True)
         near = near[:RENDERED]
-        shown = embed_views(eraser.teacher, torch.cat([erasure.w_u, pool[near]]), front, identity)[:, 0]
+        ws, rays = torch.cat([erasure.w_u, pool[near]]), eraser.recipe.speed.rays
+        shown = embed_views(eraser.teacher, ws, front, identity, rays=rays)[:, 0]
         alike = (shown[1:] @ shown[0]).argsort(descending=True, stable=True)
         chosen += [k for k in near[alike].tolist() if k not in chosen][:n]
     return pool[chosen]
