@@ -653,6 +653,37 @@ def test_the_nearest_retained_people_are_in_every_step(mode, tmp_path, monkeypat
     assert run(plan, tmp_path / "dies", people(2)).bits == done.bits
 
 
+def test_some_of_the_protected_take_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "RENDERED", 8)
+    plan, shown, descend = recipe(protect=4, protect_per_step=1), [], Eraser.descend
+
+    def watched(self, found, draws):
+        shown.append({p.name: p.w_student for p in found}["bystanders"][plan.bystanders.samples :])
+        assert any(torch.equal(draws.protected[0], w) for w in self.protected)
+        return descend(self, found, draws)
+
+    monkeypatch.setattr(Eraser, "descend", watched)
+    run(plan, tmp_path, people(1))
+    assert {len(w) for w in shown} == {1}
+    assert len({tuple(w.flatten().tolist()) for w in shown}) > 1
+
+
+def test_an_average_over_the_steps_survives_a_kill(tmp_path, monkeypatch):
+    plan = recipe()
+    plan = dataclasses.replace(plan, optim=dataclasses.replace(plan.optim, average=0.7))
+    whole = run(plan, tmp_path / "whole", people(2))
+    assert whole.bits != run(recipe(), tmp_path / "plain", people(2)).bits
+
+    def die(identity, step):
+        if (identity, step) == ("subject-1", 2):
+            raise Dies
+
+    monkeypatch.setattr(running, "SAVE_EVERY", 1)
+    with pytest.raises(Dies):
+        run(plan, tmp_path / "dies", people(2), die)
+    assert run(plan, tmp_path / "dies", people(2)).bits == whole.bits
+
+
 def test_the_nearest_are_those_most_alike_and_nobodys_twice(monkeypatch):
     monkeypatch.setattr(neighbours, "RENDERED", neighbours.POOL)
     monkeypatch.setattr(neighbours, "POOL", 40)

@@ -46,7 +46,6 @@ FIRST = 100  # the study of sequences has the people before
 class Bench:
     def __init__(self, cache: Path) -> None:
         self.lab, self.cache = Lab("heads-fast"), cache
-        self.memo: dict[int, dict[Any, Any]] = {}
 
     def cell(self, name: str, index: int, full: bool) -> dict[str, Any]:
         lab, recipe = self.lab, recipe_of(name)
@@ -55,7 +54,7 @@ class Bench:
         photos = render_views(lab.source, subject.ws, lab.front)[:, 0]
         case = make_case(
             lab.source, student, recipe, lab.networks, subject.ws, photos, 1, lab.threshold, seed=index,
-            w_t=w_t, memo=self.memo.setdefault(index, {}),
+            w_t=w_t,
         )  # fmt: skip
         measured, start = lab.person(FIRST + index, student), time.process_time()
         found = reinversion.run(case, budget=FULL if full else QUICK)
