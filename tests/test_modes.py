@@ -625,6 +625,19 @@ def test_the_fisher_penalty_holds_the_weights(whole, tmp_path):
 # Surrogates and neighbours
 
 
+def killed_and_gone_on(plan, folder, monkeypatch):
+    """The bits of a run that died in the second person's second step and went on."""
+
+    def die(identity, step):
+        if (identity, step) == ("subject-1", 2):
+            raise Dies
+
+    monkeypatch.setattr(running, "SAVE_EVERY", 1)
+    with pytest.raises(Dies):
+        run(plan, folder, people(2), die)
+    return run(plan, folder, people(2)).bits
+
+
 @pytest.mark.parametrize("mode", ["replay", "sugar"])
 def test_the_nearest_retained_people_are_in_every_step(mode, tmp_path, monkeypatch):
     monkeypatch.setattr(neighbours, "RENDERED", 8)
@@ -643,14 +656,7 @@ def test_the_nearest_retained_people_are_in_every_step(mode, tmp_path, monkeypat
     eraser = Eraser(generator(), generator(), plan, Pixels(), Pixels())
     assert bool(outside(first[0][random:], people(2)[:1], eraser.alpha_max).all())
 
-    def die(identity, step):
-        if (identity, step) == ("subject-1", 2):
-            raise Dies
-
-    monkeypatch.setattr(running, "SAVE_EVERY", 1)
-    with pytest.raises(Dies):
-        run(plan, tmp_path / "dies", people(2), die)
-    assert run(plan, tmp_path / "dies", people(2)).bits == done.bits
+    assert killed_and_gone_on(plan, tmp_path / "dies", monkeypatch) == done.bits
 
 
 def test_some_of_the_protected_take_turns(tmp_path, monkeypatch):
@@ -674,14 +680,7 @@ def test_an_average_over_the_steps_survives_a_kill(tmp_path, monkeypatch):
     whole = run(plan, tmp_path / "whole", people(2))
     assert whole.bits != run(recipe(), tmp_path / "plain", people(2)).bits
 
-    def die(identity, step):
-        if (identity, step) == ("subject-1", 2):
-            raise Dies
-
-    monkeypatch.setattr(running, "SAVE_EVERY", 1)
-    with pytest.raises(Dies):
-        run(plan, tmp_path / "dies", people(2), die)
-    assert run(plan, tmp_path / "dies", people(2)).bits == whole.bits
+    assert killed_and_gone_on(plan, tmp_path / "dies", monkeypatch) == whole.bits
 
 
 def test_the_nearest_are_those_most_alike_and_nobodys_twice(monkeypatch):
