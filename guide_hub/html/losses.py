@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from guide_hub.sequence import Progress
 
 POINTS = 200  # means of a stage's steps that are kept, at most
-TERMS = ("total", "local", "adjacency", "global", "rehearsal")
+TERMS = ("total", "local", "adjacency", "global", "rehearsal", "decoys")
 
 Rows = dict[str, list[list[float]]]  # by stage: last step, number of steps, sum of each of TERMS
 
@@ -35,7 +35,9 @@ class Losses:
         self.progress.start(identity, steps, done)
 
     def step(self, step: int, losses: StepLosses) -> None:
-        values = [losses.total, losses.local, losses.adjacency, losses.bystanders, losses.replay]
+        values = [
+            losses.total, losses.local, losses.adjacency, losses.bystanders, losses.replay, losses.decoy
+        ]  # fmt: skip
         last = self.current[-1] if self.current else None
         if last is not None and last[1] < self.each:
             last[:] = [step, last[1] + 1, *(a + b for a, b in zip(last[2:], values, strict=True))]
