@@ -20,9 +20,26 @@ def _mode(mode: str, replay: dict[str, Any] | None = None, **sequence: Any) -> C
     return make
 
 
+def _guide(mode: str) -> Callable[[Recipe], Recipe]:
+    """By GUIDE's neighbours, towards other people, and with nothing else that `heads-fast` has got since."""
+
+    def make(recipe: Recipe) -> Recipe:
+        replace = dataclasses.replace
+        return replace(
+            _mode(mode, {"enough": 0.4}, protect=0, protect_per_step=0)(recipe),
+            optim=replace(recipe.optim, average=0.0),
+            adjacency=replace(recipe.adjacency, towards="people", reach=None),
+            bystanders=replace(recipe.bystanders, samples=6),
+            speed=replace(recipe.speed, pool=20),
+        )
+
+    return make
+
+
 MODES = {
     "replay": _mode("replay"),
-    "replay-protect": _mode("replay", protect=5),
+    "replay-people": _guide("replay"),
+    "chain-people": _guide("chain"),
     "chain": _mode("chain"),
     "project": _mode("project"),
     "joint": _mode("joint"),

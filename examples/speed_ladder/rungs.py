@@ -54,16 +54,18 @@ ENOUGH = {**LARGE, "speed": {**RAYS, "enough": 0.3}}
 KIN = {**ENOUGH, "adjacency": {"towards": "kin", "reach": 1.35}}
 
 
+POOL_10 = {**KIN, "speed": {**ENOUGH["speed"], "pool": 10}}
+AVERAGE = {**POOL_10, "optim": {"lr": 3e-3, "average": 0.8}}
 PROTECT = {
+    **AVERAGE,
     "sequence": {"protect": 10, "protect_per_step": 2},
     "bystanders": {"identity": 0.2, "samples": 4},
 }
-AVERAGE = {**KIN, "optim": {"lr": 3e-3, "average": 0.8}}
 
 
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
-    """pool-10, with some of its `speed` changed."""
-    return {**AVERAGE, "speed": {**ENOUGH["speed"], "pool": 10, **changes}}
+    """heads-fast, with some of its `speed` changed."""
+    return {**PROTECT, "speed": {**POOL_10["speed"], **changes}}
 
 
 RUNGS = [
@@ -75,22 +77,22 @@ RUNGS = [
     Rung("large", "+ steps of three times the size", LARGE),
     Rung("enough", "+ enough is a cosine of 0.3", ENOUGH),
     Rung("kin", "+ neighbours are the person's other pictures", KIN),
+    Rung("pool-10", "+ the draws come round after 10 steps", POOL_10),
     Rung("average", "+ the weights are an average over the steps", AVERAGE),
-    Rung("pool-10", "+ the draws come round after 10 steps", fast()),
-    Rung("heads-fast", "+ a third of the bystanders are those most like the person", {**fast(), **PROTECT}),
-    Rung("rays-16", "pool-10, a quarter of the rays a side", fast(rays=16)),
+    Rung("heads-fast", "+ a third of the bystanders are those most like the person", fast()),
+    Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung(
         "lean",
-        "pool-10, four bystanders a step in place of six",
-        {**fast(), "bystanders": {"identity": 0.2, "samples": 4, "weight": 12.0}},
+        "heads-fast, four bystanders a step in place of six",
+        {**fast(), "bystanders": {"identity": 0.2, "samples": 2, "weight": 12.0}},
     ),
-    Rung("halving", "pool-10, steps halved every 10", fast(), halving=10),
-    Rung("settle", "pool-10, 10 more steps, ever smaller", fast(), settle=10),
-    Rung("raw", "pool-10, losses before super-resolution", fast(rays=None), raw=True),
-    Rung("affine", "pool-10, the style layers alone", fast(), train="affine"),
-    Rung("rank-4", "pool-10, convolutions by a delta of rank 4", fast(), train="rank 4"),
-    Rung("planes-first", "pool-10, after 10 steps on tri-planes alone", fast(), planes_first=10),
-    Rung("closed-form", "pool-10, begins with the closed form", fast(), remapped=True),
+    Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
+    Rung("settle", "heads-fast, 10 more steps, ever smaller", fast(), settle=10),
+    Rung("raw", "heads-fast, losses before super-resolution", fast(rays=None), raw=True),
+    Rung("affine", "heads-fast, the style layers alone", fast(), train="affine"),
+    Rung("rank-4", "heads-fast, convolutions by a delta of rank 4", fast(), train="rank 4"),
+    Rung("planes-first", "heads-fast, after 10 steps on tri-planes alone", fast(), planes_first=10),
+    Rung("closed-form", "heads-fast, begins with the closed form", fast(), remapped=True),
 ]
 
 
