@@ -16,7 +16,7 @@ from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.eraser import Eraser, Erasure, Share, StepLosses, alone, step_seed
 from guide_hub.guide.latents import bystanders
 from guide_hub.modes.neighbours import nearest
-from guide_hub.modes.surrogates import set_apart
+from guide_hub.modes.surrogates import resemblance_to, set_apart
 from guide_hub.recipe import Recipe
 
 Stage = tuple[int, ...]  # who is erased at the same time
@@ -156,15 +156,19 @@ class Mode:
         return Erasure(erasure.w_u, self.set_apart(k, erasure.w_t))
 
     def set_apart(self, k: int, w_t: Tensor) -> Tensor:
-        """`w_t`, or another where it lies close to a known surrogate: a run that stored nobody left none."""
-        others = [m.w_t for m in self.earlier if m.w_t is not None]
-        others += [d.erasure.w_t for number, d in self.done.items() if number >= 0]
-        others += [e.w_t for number, e in self.erasures.items() if number >= 0]
+        """`w_t`, or another where it lies close to a known surrogate or looks like somebody who was erased:
+        a run that stored nobody left neither."""
+        run = [d.erasure for number, d in self.done.items() if number >= 0]
+        run += [e for number, e in self.erasures.items() if number >= 0]
+        others = [m.w_t for m in self.earlier if m.w_t is not None] + [e.w_t for e in run]
+        erased = [m.w_u for m in self.earlier if m.w_u is not None] + [e.w_u for e in run]
+        eraser = self.eraser
         turned = set_apart(
-            w_t, others, self.eraser.space, self.recipe.target.norm, step_seed(self.seed, self.number(k), -4)
-        )
+            w_t, others, eraser.space, self.recipe.target.norm, step_seed(self.seed, self.number(k), -4),
+            resemblance_to([*erased, self.latents[k]], eraser) if erased else None,
+        )  # fmt: skip
         if turned is not w_t:
-            self.setup.warn("a person's surrogate lay close to another's, and was moved away")
+            self.setup.warn("a person's surrogate was too close to another's or to an erased face, and moved")
         return turned
 
     def decoys(self) -> list[Erasure]:
