@@ -30,7 +30,7 @@ from guide_hub.guide.latents import outside
 from guide_hub.interrupt import Stopper
 from guide_hub.latents import LatentSpace
 from guide_hub.merge import ties
-from guide_hub.modes import MODES, Memory, Setup, neighbours, project
+from guide_hub.modes import MODES, Memory, Setup, neighbours, project, surrogates
 from guide_hub.modes.deidentify import Deidentifier, surrogate, train
 from guide_hub.modes.replay import Replay
 from guide_hub.modes.subspace import directions
@@ -708,10 +708,46 @@ def test_two_people_do_not_become_the_same_face(tmp_path):
     assert (a - c).norm() >= 0.3 * a.norm()
     assert (b - c).norm() >= 0.3 * a.norm()
     assert c.norm() == pytest.approx(float(a.norm()), rel=1e-4)
-    assert len(done.warnings) == 1
-    assert "subject" not in done.warnings[0]
+    assert len(done.warnings) in (1, 2)  # to this recogniser the other's looks like somebody as well
+    assert not any("subject" in text for text in done.warnings)
     later = run(recipe(1), tmp_path / "later", [twin], earlier=done.sequence.memories[:1])
     assert (a - (later.sequence.erased[0].w_t - w_avg)).norm() >= 0.3 * a.norm()
+
+
+def test_nobody_is_sent_to_a_face_that_was_erased(tmp_path):
+    space = LatentSpace(generator())
+    first = people(1)[0]
+    mirrored = space.w_avg - 0.5 * (first - space.w_avg)
+    plan = recipe(1)
+    length = float((first - space.w_avg).norm()) / space.median_offset()
+    plan = dataclasses.replace(plan, target=dataclasses.replace(plan.target, d=length))
+    assert torch.allclose(ufo_target(mirrored, space.w_avg, length * space.median_offset()), first, atol=1e-4)
+    done = run(plan, tmp_path / "run", [first, mirrored])
+    w_t = done.sequence.erased[1].w_t
+    assert float((w_t - first).norm()) > 0.3 * float((first - space.w_avg).norm())
+    assert len(done.warnings) == 1
+    later = run(plan, tmp_path / "later", [mirrored], earlier=done.sequence.memories[:1])
+    assert not torch.allclose(later.sequence.erased[0].w_t, first, atol=1e-2)
+    eraser = Eraser(generator(), generator(), plan, Pixels(), Pixels())
+    resemblance = surrogates.resemblance_to([first], eraser)
+    assert resemblance(first) > resemblance(w_t)
+
+
+@pytest.mark.parametrize("found", [3, None])
+def test_the_first_that_resembles_nobody_is_taken_or_the_least_alike(found):
+    space, seen = LatentSpace(generator()), []
+
+    def resemblance(w_t):
+        seen.append(w_t)
+        return -1.0 if len(seen) == found else 1.0 / len(seen)
+
+    start = people(1)[0]
+    moved = surrogates.set_apart(start, [], space, "whole", 3, resemblance)
+    assert len(seen) == (found or surrogates.LOOKS)
+    assert torch.equal(seen[0], start)
+    assert torch.equal(moved, seen[-1])
+    length = (start - space.w_avg).norm()
+    assert float((moved - space.w_avg).norm()) == pytest.approx(float(length), rel=1e-4)
 
 
 def test_the_mean_face_is_everybodys_where_the_recipe_says_so(tmp_path):
