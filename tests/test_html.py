@@ -96,7 +96,7 @@ def write(folder, names=("subject-a", "subject-b", "subject-c"), attacks=None, m
     report = Report("erased", "req-7", request_ids=["req-7"], erasures=[erased(n) for n in names])
     report.retained, report.output = RetainedReport(10, 0.99, 0.03), f"/home/{MARK}/out"
     recipe = load_recipe("heads")
-    rows = {n: [[float(k), 1.0, 5.0 / k, 2.0, 2.0, 1.0, 0.0] for k in range(1, 40)] for n in names}
+    rows = {n: [[float(k), 1.0, 5.0 / k, 2.0, 2.0, 1.0, 0.0, 0.0] for k in range(1, 40)] for n in names}
     extras = erasure.Extras(attacks or {}, rows, matrix)
     public = erasure.public_page(
         report, recipe.gate, attack_results(extras.findings),
@@ -559,7 +559,7 @@ def test_event_files(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     report = Report("erased", "req-7", request_ids=["req-7"], erasures=[erased("subject-a")])
-    rows = {"subject-a": [[1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 0.0], [3.0, 2.0, 4.0, 1.0, 2.0, 1.0, 0.0]]}
+    rows = {"subject-a": [[1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 0.0, 0.0], [3.0, 2.0, 4.0, 1.0, 2.0, 1.0, 0.0, 0.0]]}
     events.write(tmp_path, rows, report)
     found = EventAccumulator(str(tmp_path / "tensorboard" / "subject-a"))
     found.Reload()
