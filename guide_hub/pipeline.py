@@ -324,14 +324,12 @@ def find_kin(
 ) -> Tensor | None:
     """What `guide.kin` knows of the teacher, where the recipe asks for it: shipped with its weights, made
     before (`state`), or now."""
-    import torch
-
+    from guide_hub.evaluation.views import yaw_cameras
     from guide_hub.guide import kin
-    from guide_hub.orbit import orbit_label
 
     if recipe.adjacency.towards != "kin":
         return None
-    front = orbit_label(teacher.config, recipe.camera, torch.zeros(1)).to(teacher.w_avg.device)
+    front = yaw_cameras(teacher, recipe.camera, 1)
     identity, folders = networks.identity_loss, [source.folder, state]
     found = kin.load_kin(teacher, identity, front, folders)
     if found is None:

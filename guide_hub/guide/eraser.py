@@ -15,7 +15,7 @@ from torch import Tensor
 
 from guide_hub.eg3d import EG3D
 from guide_hub.errors import RefusedError
-from guide_hub.evaluation.views import embed_views
+from guide_hub.evaluation.views import embed_views, yaw_cameras
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.faces.perceptual import PerceptualDistance
 from guide_hub.guide.kin import kin_of
@@ -314,9 +314,14 @@ class Eraser:
             self._shown = erasure.w_u, person
         return self._shown[1]
 
-    def _seen(self, model: EG3D, ws: Tensor) -> Tensor:
-        """By the loss's recogniser from three yaws, in pictures as the losses have them: [N, 3, E]."""
-        return embed_views(model, ws, self._three(), self.loss.identity, rays=self.recipe.speed.rays)
+    def faces(self, model: EG3D, ws: Tensor) -> Tensor:
+        """By the loss's recogniser from the front, in pictures as the losses have them: [N, E]."""
+        return self._seen(model, ws, yaw_cameras(model, self.recipe.camera, 1))[:, 0]
+
+    def _seen(self, model: EG3D, ws: Tensor, c: Tensor | None = None) -> Tensor:
+        """The same from cameras c [V, 25], by default of three yaws: [N, V, E]."""
+        c = self._three() if c is None else c
+        return embed_views(model, ws, c, self.loss.identity, rays=self.recipe.speed.rays)
 
     def _three(self) -> Tensor:
         yaws = self.recipe.camera.yaw_range * torch.tensor([-1.0, 0.0, 1.0])
@@ -352,11 +357,11 @@ class Eraser:
         decay = self.recipe.optim.average
         if not decay:
             return
-        self.averages = self.averages or [torch.empty_like(p) for p in self.parameters]
+        self.averages = self.averages or [torch.zeros_like(p) for p in self.parameters]
         self.averaged_over += 1
         share = max(1 - decay, 1 / self.averaged_over)  # the first steps count alike
         for average, p in zip(self.averages, self.parameters, strict=True):
-            average.lerp_(p, share) if self.averaged_over > 1 else average.copy_(p)
+            average.lerp_(p, share)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -7,16 +7,17 @@ and what it depends on is taken out of a random direction.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from guide_hub import private
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
@@ -65,13 +66,8 @@ def load_kin(model: EG3D, identity: IdentityEncoder, c: Tensor, folders: Sequenc
 
 def keep_kin(folder: Path, kin: Tensor, key: str) -> None:
     """Writes FILE, whole or not at all. Not being able to is no harm."""
-    part = folder / f"{FILE}.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        save_file({"kin": kin.cpu()}, str(part), metadata={"of": key})
-        os.replace(part, folder / FILE)
-    except (OSError, SafetensorError):
-        part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        private.write(folder / FILE, save({"kin": kin.cpu()}, metadata={"of": key}))
 
 
 def key_of(model: EG3D, identity: IdentityEncoder, c: Tensor) -> str:

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from guide_hub.evaluation.views import embed_views
 from guide_hub.guide.eraser import Eraser, Erasure, step_seed
 from guide_hub.guide.latents import outside
-from guide_hub.orbit import orbit_label
 
 POOL = 4096  # random latents, the same for every run
 RENDERED = 64  # those of the pool that point the same way in W are looked at
@@ -24,16 +22,14 @@ def nearest(eraser: Eraser, erasures: Sequence[Erasure], erased: Sequence[Tensor
     neighbours. W only chooses whom to render, by the direction from w_avg. Nobody inside a ball around one of
     `erased`, nobody twice: [at most n * len(erasures), num_ws, w_dim].
     """
-    space, identity = eraser.space, eraser.loss.identity
+    space = eraser.space
     pool = space.random(POOL, torch.Generator().manual_seed(step_seed(-5)))
     pool = pool[outside(pool, list(erased), eraser.alpha_max, eraser.recipe.target.norm)]
-    front = orbit_label(eraser.teacher.config, eraser.recipe.camera, torch.zeros(1)).to(space.device)
     directions, chosen = _directions(pool - space.w_avg), list[int]()
     for erasure in erasures:
         near = (directions @ _directions(erasure.w_u - space.w_avg)[0]).argsort(descending=True, stable=True)
         near = near[:RENDERED]
-        ws, rays = torch.cat([erasure.w_u, pool[near]]), eraser.recipe.speed.rays
-        shown = embed_views(eraser.teacher, ws, front, identity, rays=rays)[:, 0]
+        shown = eraser.faces(eraser.teacher, torch.cat([erasure.w_u, pool[near]]))
         alike = (shown[1:] @ shown[0]).argsort(descending=True, stable=True)
         chosen += [k for k in near[alike].tolist() if k not in chosen][:n]
     return pool[chosen]

@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guide_hub.eg3d import EG3D
-from guide_hub.evaluation.views import embed_views
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
 from guide_hub.modes.base import Mode, Setup, rehearsable
-from guide_hub.orbit import orbit_label
 
 PROBED = 4  # neighbours of each, that no step draws
 WATCHED = 5  # people looked at again in every check: those who were the most alike
@@ -72,23 +69,17 @@ class Replay(Mode):
 
     # ------------------------------------------------------------------------------------------------------
 
-    def _seen(self, model: EG3D, ws: Tensor) -> Tensor:
-        """By the loss's recogniser from the front, in pictures as the losses have them: [N, E]."""
-        front = orbit_label(self.teacher.config, self.recipe.camera, torch.zeros(1))
-        rays = self.recipe.speed.rays
-        return embed_views(model, ws, front.to(ws.device), self.setup.identity, rays=rays)[:, 0]
-
     def _faces(self) -> Tensor:
         """Everybody before as the teacher shows them: [J, E]."""
-        return self._seen(self.teacher, torch.cat([e.w_u for e in self.eraser.earlier]))
+        return self.eraser.faces(self.teacher, torch.cat([e.w_u for e in self.eraser.earlier]))
 
     def _look(self, who: Any) -> Tensor:
         """The highest cosine of each of `who` to what the student shows at and around their latents."""
-        found = []
-        for j in who:
-            ws = self.eraser.around(self.eraser.earlier[j].w_u, PROBED, step_seed(-12))
-            with self.eraser.averaged():
-                found.append((self._seen(self.student, ws) @ self.faces[j]).max())
+        found, eraser = [], self.eraser
+        with eraser.averaged():
+            for j in who:
+                ws = eraser.around(eraser.earlier[j].w_u, PROBED, step_seed(-12))
+                found.append((eraser.faces(self.student, ws) @ self.faces[j]).max())
         return torch.stack(found).cpu()
 
     def own_state(self) -> dict[str, Any]:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from guide_hub.evaluation.views import embed_views
 from guide_hub.guide.eraser import Eraser, step_seed
 from guide_hub.latents import LatentSpace, Norm, norm_of
-from guide_hub.orbit import orbit_label
 
 APART = 0.3  # least distance of two surrogates, in that of the later one from w_avg: an angle of 17 degrees
 TURNS = 64
@@ -59,18 +57,12 @@ def resemblance_to(erased: Sequence[Tensor], eraser: Eraser) -> Resemblance:
     UFO's mirror image of a person can be somebody who was erased before: learning it, with all that lies
     around it, brings that person back, and shows them in the new one's place.
     """
-    rays, identity = eraser.recipe.speed.rays, eraser.loss.identity
-    front = orbit_label(eraser.teacher.config, eraser.recipe.camera, torch.zeros(1))
-
-    def faces(ws: Tensor) -> Tensor:
-        return embed_views(eraser.teacher, ws, front.to(ws.device), identity, rays=rays)[:, 0]
-
-    them = faces(torch.cat(list(erased)))
-    strangers = faces(eraser.space.random(STRANGERS, torch.Generator().manual_seed(step_seed(-13))))
+    strangers = eraser.space.random(STRANGERS, torch.Generator().manual_seed(step_seed(-13)))
+    them, theirs = (eraser.faces(eraser.teacher, ws) for ws in (torch.cat(list(erased)), strangers))
 
     def resemblance(w_t: Tensor) -> float:
-        face = faces(w_t)[0]
-        usual = float((strangers @ face).median())
+        face = eraser.faces(eraser.teacher, w_t)[0]
+        usual = float((theirs @ face).median())
         return float((them @ face).max()) - max(ALIKE, usual)
 
     return resemblance
