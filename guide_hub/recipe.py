@@ -189,6 +189,7 @@ class Speed:
 
     `rays`: the side of the pictures that the losses' volume rendering makes, null: the model's. `pool`: after
     so many steps the draws come round again, and the teacher's pictures of them are kept; 0: all are new.
+    With `new_neighbours` L_adj has new ones all the same, as rehearsals always have.
     `check_every` so many steps the erasure ends where the loss's own recogniser finds the person's neighbours
     no more alike than `enough` (cosine); 0: after all iterations. `precision`: tf32, of CUDA's products;
     bfloat16, of the losses' networks as well, on any device. `compile` has torch.compile build these.
@@ -196,6 +197,7 @@ class Speed:
 
     rays: int | None = _option(None, low=8, high=1024)
     pool: int = _option(0, low=0, high=100_000)
+    new_neighbours: bool = False
     check_every: int = _option(0, low=0, high=100_000)
     enough: float = _option(0.3, low=-1, high=1)
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -311,7 +313,7 @@ class Recipe:
 # Options that came later: they are left out where they do nothing, so that digests of before stay.
 _YOUNGER = (
     ("optim", Optim(), ("average",)),
-    ("speed", Speed(), ("precision", "compile")),
+    ("speed", Speed(), ("precision", "compile", "new_neighbours")),
     ("global", Global(), ("identity",)),
     ("adjacency", Adjacency(), ("towards", "reach")),
     ("replay", Replay(), ("enough",)),

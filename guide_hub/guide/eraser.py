@@ -48,7 +48,6 @@ class Draws:
     alpha: Tensor  # [N_a]
     w_global: Tensor  # [N_g, num_ws, w_dim]
     replayed: tuple[int, ...] = ()  # which earlier identities are rehearsed
-    chosen: bool = False  # for what the student is now: they do not come round with a pool
     z_replay: Tensor | None = None  # [len(replayed) * neighbours, z_dim]
     kin_replay: Tensor | None = None  # [len(replayed) * neighbours, 1, w_dim] for `kin`
     turn_replay: Tensor | None = None  # [len(replayed) * neighbours] for `kin`
@@ -59,6 +58,10 @@ class Draws:
     turn: Tensor | None = None  # [N_a], how far `kin` turn towards people
     decoy: int | None = None  # which one is erased along
     mined: Tensor | None = None  # [1, num_ws, w_dim]
+
+
+REHEARSALS = ("replayed", "z_replay", "kin_replay", "turn_replay", "alpha_replay")
+NEIGHBOURS = ("z_adjacent", "alpha", "direction", "turn")
 
 
 @dataclass
@@ -168,7 +171,7 @@ class Eraser:
         self._shown: tuple[Tensor, Tensor] | None = None  # of the last person asked for
         self.alpha_max = recipe.adjacency.alpha_max * self.unit  # of the ball that is the person's
         self.reach = (recipe.adjacency.reach or recipe.adjacency.alpha_max) * self.unit  # of neighbours
-        self.aims: dict[tuple[int, int, int], Aim] = {}  # of draws that come round again
+        self.aims: dict[tuple[int, str, int, int], Aim] = {}  # of draws that come round again
 
     def target(self, w_u: Tensor, seed: int = 0) -> Erasure:
         """The erasure of `w_u` [1, num_ws, w_dim] by the recipe's kind of target."""
@@ -225,7 +228,7 @@ class Eraser:
     def pairs(self, erasure: Erasure, draws: Draws) -> list[Pairs]:
         """The student's and the teacher's latents of every term of the step."""
         recipe, local = self.recipe, self.local
-        own, away = local, None
+        own, away, new = local, None, recipe.speed.new_neighbours
         if recipe.robust.repel:
             own = replace(local, repulsion=recipe.robust.repel)
             away = Away(self.shown(erasure), recipe.robust.repel_above)
@@ -234,7 +237,8 @@ class Eraser:
             share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
             weights = own.times(recipe.adjacency.weight * share)
             offset = self._offset(erasure.w_u, draws)
-            pairs.append(Pairs("adjacency", erasure.w_u + offset, erasure.w_t + offset, weights, away))
+            w_u, w_t = erasure.w_u + offset, erasure.w_t + offset
+            pairs.append(Pairs("adjacency", w_u, w_t, weights, away, once=new))
         shown = [w for w in (draws.w_global, draws.protected) if w is not None and len(w)]
         if recipe.bystanders.weight and shown:
             w_global = torch.cat(shown)
@@ -245,19 +249,19 @@ class Eraser:
             known = [self.earlier[i] for i in draws.replayed]
             w_u, w_t = torch.cat([e.w_u for e in known]), torch.cat([e.w_t for e in known])
             weights = local.times(recipe.replay.weight / len(known))
-            pairs.append(Pairs("replay", w_u, w_t, weights, once=draws.chosen))
+            pairs.append(Pairs("replay", w_u, w_t, weights, once=True))
             if draws.z_replay is not None and draws.alpha_replay is not None and len(draws.z_replay):
                 each = len(draws.z_replay) // len(known)
                 w_u, w_t = w_u.repeat_interleave(each, 0), w_t.repeat_interleave(each, 0)
                 w_r = self._toward(w_u, draws.z_replay, draws.kin_replay, draws.turn_replay)
                 offset = neighbour_offset(w_u, w_r, draws.alpha_replay, recipe.target.norm)
                 weights = weights.times(recipe.adjacency.weight)
-                pairs.append(Pairs("replay", w_u + offset, w_t + offset, weights, once=draws.chosen))
-        if draws.decoy is not None:
+                pairs.append(Pairs("replay", w_u + offset, w_t + offset, weights, once=True))
+        if draws.decoy is not None and len(draws.alpha):
             decoy = self.decoys[draws.decoy]
             around = self._offset(decoy.w_u, draws)
             w_u, w_t = (torch.cat([w, w + around]) for w in (decoy.w_u, decoy.w_t))
-            pairs.append(Pairs("decoy", w_u, w_t, local))
+            pairs.append(Pairs("decoy", w_u, w_t, local, once=new))
         if draws.mined is not None:
             w_t = erasure.w_t + draws.mined - erasure.w_u
             weights = own.times(recipe.adjacency.weight)
@@ -392,22 +396,23 @@ class Eraser:
         recipe, found, number = self.recipe, [], 0
         repeats = recipe.noise == "const" and recipe.deterministic_rays
         for term, pair in enumerate(pairs):
-            n = len(pair.w_student)
+            n, nth = len(pair.w_student), sum(other.name == pair.name for other in pairs[:term])
             size = recipe.optim.micro_batch or n
             if repeats:
                 size = min(size, -(-n // of))
             for start in range(0, n, size):
                 if number % of == first:
                     with products(recipe.speed):
-                        found.append(self._chunk(number, pair, draws, term, slice(start, start + size)))
+                        found.append(self._chunk(number, pair, draws, term, nth, slice(start, start + size)))
                 number += 1
         return found
 
-    def _chunk(self, number: int, pairs: Pairs, draws: Draws, term: int, part: slice) -> Figures:
+    def _chunk(self, number: int, pairs: Pairs, draws: Draws, term: int, nth: int, part: slice) -> Figures:
+        """Latents `part` of a step's pairs: the `term`-th ones, of their name the `nth`."""
         recipe = self.recipe
         seed = step_seed(draws.seed, term, part.start)
         how = Rendering(recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays)
-        key = None if pairs.once else (draws.seed, term, part.start)
+        key = None if pairs.once else (draws.seed, pairs.name, nth, part.start)
         aim = self._aim(pairs.w_teacher[part], draws, how, pairs.weights, key)
         terms = self.loss(view(self.student, pairs.w_student[part], draws.c, how, side=0), aim, pairs.away)
         total = weighted(terms, pairs.weights).sum()
@@ -416,7 +421,7 @@ class Eraser:
         return Figures(number, pairs.name, float(total.detach()), raw)
 
     def _aim(
-        self, w: Tensor, draws: Draws, how: Rendering, weights: Weights, key: tuple[int, int, int] | None
+        self, w: Tensor, draws: Draws, how: Rendering, weights: Weights, key: tuple[int, str, int, int] | None
     ) -> Aim:
         """The teacher's side of a term; of a pool's draws, which have a key, it is made once."""
         if key is not None and key in self.aims:
@@ -429,9 +434,14 @@ class Eraser:
         return aim
 
     def draw_at(self, erasure: Erasure, seed: int, k: int, step: int) -> Draws:
-        """The draws of identity k's step; those of a pool come round again."""
-        pool = self.recipe.speed.pool
-        return self.draw(erasure, step_seed(seed, k, step % pool if pool else step))
+        """The draws of identity k's step. Of those of a pool, which come round again, rehearsals are new in
+        every round, and neighbours where the recipe has them so."""
+        speed, new = self.recipe.speed, self.draw(erasure, step_seed(seed, k, step))
+        if not speed.pool or step < speed.pool:
+            return new
+        fields = REHEARSALS + NEIGHBOURS if speed.new_neighbours else REHEARSALS
+        pooled = self.draw(erasure, step_seed(seed, k, step % speed.pool))
+        return replace(pooled, **{name: getattr(new, name) for name in fields})
 
     def finished(self, erasure: Erasure, step: int) -> bool:
         """Whether the steps before `step` are enough. It hangs on nothing but the weights, for resuming."""
