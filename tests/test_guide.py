@@ -423,6 +423,27 @@ def test_draws_of_a_pool_come_round_and_the_teacher_shows_them_once(monkeypatch)
     assert sum(calls) == 2 * (1 + 3 + 6)
 
 
+@pytest.mark.parametrize("new", [False, True])
+def test_what_does_not_come_round_with_a_pool(new, monkeypatch):
+    recipe = with_speed(pool=2, new_neighbours=new)
+    eraser = tiny_eraser(recipe)
+    w = eraser.space.random(3, torch.Generator().manual_seed(2)).split(1)
+    eraser.earlier = [Erasure(x, x.flip(2)) for x in w[1:]]
+    erasure = eraser.target(w[0])
+    draws = [eraser.draw_at(erasure, 5, 0, step) for step in (0, 2, 4)]
+    for name in ("c", "w_global", "seed"):
+        assert len({str(getattr(d, name)) for d in draws}) == 1
+    assert len({str(d.z_replay) for d in draws}) == 3
+    assert len({str(d.z_adjacent) for d in draws}) == (3 if new else 1)
+    calls = counted(eraser, monkeypatch)
+    eraser.step(erasure, draws[0])
+    everything, kept = sum(calls), dict(eraser.aims)
+    eraser.step(erasure, draws[1])
+    rehearsed = 1 + recipe.replay.neighbours
+    assert sum(calls) - everything == rehearsed + (recipe.adjacency.samples if new else 0)
+    assert eraser.aims == kept
+
+
 def test_a_kept_teacher_changes_no_loss(monkeypatch):
     """The second step of a pool that has come round: with the teacher's side kept, kept but for the large
     maps, and made anew."""

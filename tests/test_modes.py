@@ -335,8 +335,8 @@ def rehearsing(recipe: Recipe) -> Replay:
 
 def test_who_is_coming_back_is_rehearsed_and_keeps_the_stage_going(monkeypatch):
     mode, seen, rehearsed = rehearsing(watching()), [0.0, 0.9], []
-    monkeypatch.setattr(mode, "_look", lambda who: torch.tensor([seen[j] for j in who]))
-    mode.likeness, step = mode._look([0, 1]), mode.eraser.step
+    monkeypatch.setattr(mode, "_look", lambda who, step: torch.tensor([seen[j] for j in who]))
+    mode.likeness, step = mode._look([0, 1], 0), mode.eraser.step
 
     def noted(erasure, draws):
         rehearsed.extend(draws.replayed)
@@ -360,10 +360,43 @@ def test_an_earlier_person_is_looked_at_where_the_student_would_show_them():
     with torch.no_grad():
         for p in mode.eraser.parameters:
             p.normal_(std=3)
-    assert float(mode._look([0]).max()) < 0.999
+    assert float(mode._look([0], 0).max()) < 0.999
+    seen, around = [], mode.eraser.around
+    mode.eraser.around = lambda *what: seen.append(around(*what)) or seen[-1]
+    looks = [float(mode._look([0], step)) for step in (0, 0, 5)]
+    assert looks[0] == looks[1]
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])  # at other neighbours in every check
     again = rehearsing(watching())
     again.load_own_state(mode.own_state())
     assert torch.equal(again.likeness, mode.likeness)
+
+
+def test_every_check_looks_at_the_most_alike_and_at_the_others_in_turn():
+    mode = rehearsing(watching())
+    mode.likeness = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.0])
+    seen = [mode._watched(check) for check in range(1, 6)]
+    assert all(who[:3] == [1, 3, 5] and len(set(who)) == 5 for who in seen)
+    assert set().union(*seen) == set(range(8))
+    mode.likeness = torch.tensor([0.1])
+    assert mode._watched(3) == [0]
+
+
+def test_an_erasure_that_waits_for_others_leaves_its_neighbours_alone(monkeypatch):
+    pooled = watching(8)
+    pooled = dataclasses.replace(pooled, speed=dataclasses.replace(pooled.speed, pool=1))
+    mode = rehearsing(pooled)
+    mode.likeness[:] = 0.9
+    monkeypatch.setattr(mode, "_look", lambda who, step: torch.full((len(who),), 0.9))
+    assert mode.step(0).adjacency > 0
+    kept = dict(mode.eraser.aims)
+    assert not mode.finished(2)  # `enough` is met, and somebody else is back
+    losses = mode.step(2)
+    assert (losses.adjacency, losses.local > 0, losses.bystanders > 0, losses.replay > 0) == (0, 1, 1, 1)
+    assert mode.eraser.aims == kept  # the same pictures of the teacher, each for its own term
+    mode.eraser.recipe = dataclasses.replace(pooled, speed=dataclasses.replace(pooled.speed, enough=-1.0))
+    assert not mode.finished(4)
+    assert mode.step(4).adjacency > 0
 
 
 def test_a_watched_run_that_dies_goes_on_to_the_same_bytes(tmp_path):

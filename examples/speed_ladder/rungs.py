@@ -65,7 +65,7 @@ PROTECT = {
 
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
     """heads-fast, with some of its `speed` changed."""
-    return {**PROTECT, "speed": {**POOL_10["speed"], **changes}}
+    return {**PROTECT, "speed": {**POOL_10["speed"], "new_neighbours": True, **changes}}
 
 
 RUNGS = [
@@ -79,7 +79,8 @@ RUNGS = [
     Rung("kin", "+ neighbours are the person's other pictures", KIN),
     Rung("pool-10", "+ the draws come round after 10 steps", POOL_10),
     Rung("average", "+ the weights are an average over the steps", AVERAGE),
-    Rung("heads-fast", "+ a third of the bystanders are those most like the person", fast()),
+    Rung("protect", "+ a third of the bystanders are those most like the person", PROTECT),
+    Rung("heads-fast", "+ neighbours are new in every step, whatever comes round", fast()),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung(
         "lean",
