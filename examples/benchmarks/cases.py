@@ -209,6 +209,10 @@ ROWS = (
         "erasure", "released-settings", "the same with GUIDE's own weights, samples and step size, at most "
         "1,000 steps, ended by our check", ("builtin",), "released-fixed", True, changes=GUIDES,
     ),
+    Row(
+        "erasure", "ours-settings", "ours, all draws new, with GUIDE's own weights, samples and step size, "
+        "all of 1,000 steps", ("builtin",), changes={**GUIDES, "speed": {}},
+    ),
     Row("erasure", "heads-fast", "ours, recipe `heads-fast`", ("builtin",), changes=FAST),
     Row(
         "inversion", "w-avg", "optimisation from w_avg, plain operations", ALL, plain=True,
