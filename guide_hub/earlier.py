@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,6 +153,17 @@ def memories(entries: Iterable[Entry]) -> list[Memory]:
     from guide_hub.modes import Memory
 
     return [Memory(e.w_u, e.w_t, e.basis or {}) for e in entries]
+
+
+def moved(entries: Iterable[Entry], now: Iterable[Memory]) -> list[Entry]:
+    """Those of the entries whose surrogate is another since a run."""
+    import torch
+
+    return [
+        replace(entry, w_t=memory.w_t.cpu())
+        for entry, memory in zip(entries, now, strict=True)
+        if entry.w_t is not None and memory.w_t is not None and not torch.equal(entry.w_t, memory.w_t.cpu())
+    ]
 
 
 def rehearses(recipe: Recipe) -> bool:

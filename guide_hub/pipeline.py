@@ -267,6 +267,8 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     try:
         finish(plan, report, stopper, progress)
     finally:  # only a kill leaves the progress, and the next run goes on to the push
+        if not failed(report):  # not before: the progress is of the ledger as it was
+            earlier.add(plan.state, plan.ledger.base_sha256, earlier.moved(known, sequence.earlier))
         checkpoint.clear()
     return report
 

@@ -378,7 +378,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
                 partial(measure, first),
                 saved,
             )
-            before += sequence.memories
+            before = [*sequence.earlier, *sequence.memories]
             after += sequence.measured
             survey.note(sequence, first)
         student.requires_grad_(False)

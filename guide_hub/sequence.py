@@ -60,7 +60,8 @@ class Sequence:
 
     `survey(people, student)`, optional, is asked after every stage but the last that has its people out of
     the weights: plain values, kept as the measures are. After `run`: `erased`, `memories` and `measured`, one
-    for each identity of this run; for each such stage its people in `steps`, and its answer in `surveys`.
+    for each identity of this run; `earlier` as it is then, for a surrogate may have moved; for each such
+    stage its people in `steps`, and its answer in `surveys`.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Sequence:
         )
         self.erased: list[Erasure] = []
         self.memories: list[Memory] = []
+        self.earlier: list[Memory] = []
         self.measured: list[PersonMeasure] = []
         self.steps: list[list[int]] = []
         self.surveys: dict[int, dict[str, Any]] = {}
@@ -141,7 +143,7 @@ class Sequence:
             self._erase(s, label, mode, step if s == first else 0)
             mode.end()
             self._clock()
-            self._keep(s, {k: mode.done[k] for k in stage})
+            self._keep(s, mode.kept())
             if mode.folds:
                 self._measure(list(stage), ids, measure)
                 if survey is not None and s + 1 < len(stages):
@@ -154,7 +156,7 @@ class Sequence:
             self._save(len(stages), 0)
         self.steps = [list(stage) for stage in stages] if mode.folds else [list(range(len(ids)))]
         self.erased = [mode.done[k].erasure for k in range(len(ids))]
-        self.memories = mode.memories()
+        self.memories, self.earlier = mode.memories(), mode.earlier
 
     def seconds_each(self, step: int) -> float:
         """What one of `steps` took for each of its people, with what was done again of earlier ones."""

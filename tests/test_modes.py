@@ -760,12 +760,62 @@ def test_nobody_is_sent_to_a_face_that_was_erased(tmp_path):
     done = run(plan, tmp_path / "run", [first, mirrored])
     w_t = done.sequence.erased[1].w_t
     assert float((w_t - first).norm()) > 0.3 * float((first - space.w_avg).norm())
-    assert len(done.warnings) == 1
+    assert len(done.warnings) == 2  # the first's surrogate, whom the second looks like, makes way
     later = run(plan, tmp_path / "later", [mirrored], earlier=done.sequence.memories[:1])
     assert not torch.allclose(later.sequence.erased[0].w_t, first, atol=1e-2)
     eraser = Eraser(generator(), generator(), plan, Pixels(), Pixels())
     resemblance = surrogates.resemblance_to([first], eraser)
     assert resemblance(first) > resemblance(w_t)
+
+
+def mirrored_by_ufo() -> tuple[Recipe, list[torch.Tensor]]:
+    """Two people of whom each is where UFO sends the other, and a third; four steps each."""
+    space, (first, third) = LatentSpace(generator()), people(2)
+    second = 2 * space.w_avg - first
+    plan = recipe(4)
+    length = float((first - space.w_avg).norm()) / space.median_offset()
+    plan = dataclasses.replace(
+        plan,
+        target=dataclasses.replace(plan.target, d=length),
+        replay=dataclasses.replace(plan.replay, enough=0.95),
+    )
+    assert torch.allclose(ufo_target(first, space.w_avg, length * space.median_offset()), second, atol=1e-4)
+    return plan, [first, second, third]
+
+
+def test_an_earlier_surrogate_makes_way_for_the_one_it_looks_like(tmp_path):
+    plan, (first, second, third) = mirrored_by_ufo()
+    alone = run(plan, tmp_path / "alone", [first]).sequence
+    assert torch.allclose(alone.erased[0].w_t, second, atol=1e-4)
+    done = run(plan, tmp_path / "both", [first, second])
+    moved = done.sequence.erased[0].w_t
+    assert float((moved - second).norm()) > 0.3 * float((first - second).norm() / 2)
+    assert torch.equal(done.sequence.memories[0].w_t, moved)
+    assert done.warnings
+    later = run(plan, tmp_path / "later", [second], earlier=alone.memories).sequence
+    assert torch.equal(later.earlier[0].w_u, first)
+    assert float((later.earlier[0].w_t - second).norm()) > 0.3 * float((first - second).norm() / 2)
+    untouched = run(plan, tmp_path / "other", [third], earlier=alone.memories).sequence
+    assert torch.equal(untouched.earlier[0].w_t, alone.erased[0].w_t)
+
+
+def test_a_surrogate_that_made_way_stays_so_when_the_run_dies(tmp_path):
+    plan, everybody = mirrored_by_ufo()
+    for earlier in ((), run(plan, tmp_path / "before", everybody[:1]).sequence.memories):
+        latents, place = everybody[len(earlier) :], tmp_path / f"of-{len(earlier)}"
+        end = run(plan, place / "whole", latents, earlier=earlier)
+
+        def die(identity: str, step: int, last: str = f"subject-{len(latents) - 1}") -> None:
+            if (identity, step) == (last, 2):
+                raise Dies
+
+        with pytest.raises(Dies):
+            run(plan, place / "killed", latents, die, earlier=earlier)
+        again = run(plan, place / "killed", latents, earlier=earlier)
+        assert again.bits == end.bits
+        kept = [*again.sequence.earlier, *again.sequence.memories]
+        for memory, whole in zip(kept, [*end.sequence.earlier, *end.sequence.memories], strict=True):
+            assert torch.equal(memory.w_t, whole.w_t)
 
 
 @pytest.mark.parametrize("found", [3, None])

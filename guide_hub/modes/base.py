@@ -78,6 +78,8 @@ class Mode:
         self.setup = setup
         self.kin = setup.kin
         self.done: dict[int, Done] = {}
+        self.stage: Stage = ()
+        self.erasures: dict[int, Erasure] = {}  # the stage's
 
     # ------------------------------------------------------------------------------------------------------
     # What other modes change
@@ -126,10 +128,10 @@ class Mode:
     def begin(self, stage: Stage) -> None:
         """The stage's eraser and targets. The student has the weights that the stage before left."""
         self.stage = stage
+        self.erasures = {}
         if self.from_original:
             self.student.backbone.synthesis.load_state_dict(self.teacher.backbone.synthesis.state_dict())
         self.eraser = self.make_eraser(self.known())
-        self.erasures: dict[int, Erasure] = {}
         for k in stage:
             self.erasures[k] = self.target(k)
         self.eraser.decoys = self.decoys()
@@ -153,23 +155,31 @@ class Mode:
         erasure = self.eraser.target(self.latents[k], seed=step_seed(self.seed, self.number(k), -2))
         if self.recipe.target.kind == "average":  # the paper's baseline: everybody becomes the mean face
             return erasure
-        return Erasure(erasure.w_u, self.set_apart(k, erasure.w_t))
+        return self.set_apart(k, erasure)
 
-    def set_apart(self, k: int, w_t: Tensor) -> Tensor:
-        """`w_t`, or another where it lies close to a known surrogate or looks like somebody who was erased:
-        a run that stored nobody left neither."""
-        run = [d.erasure for number, d in self.done.items() if number >= 0]
-        run += [e for number, e in self.erasures.items() if number >= 0]
-        others = [m.w_t for m in self.earlier if m.w_t is not None] + [e.w_t for e in run]
-        erased = [m.w_u for m in self.earlier if m.w_u is not None] + [e.w_u for e in run]
-        eraser = self.eraser
-        turned = set_apart(
-            w_t, others, eraser.space, self.recipe.target.norm, step_seed(self.seed, self.number(k), -4),
-            resemblance_to([*erased, self.latents[k]], eraser) if erased else None,
+    def everybody(self) -> dict[int, Erasure]:
+        """Whose latents are known: of runs before, of this one, of the stage as far as it has its targets."""
+        first = -len(self.earlier)
+        stored = {first + i: m for i, m in enumerate(self.earlier) if m.w_u is not None and m.w_t is not None}
+        return {
+            **{k: _erasure(m) for k, m in stored.items()},
+            **{k: d.erasure for k, d in self.done.items()},
+            **self.erasures,
+        }
+
+    def set_apart(self, k: int, erasure: Erasure, unless: Callable[[Tensor], bool] | None = None) -> Erasure:
+        """Person k's erasure, with another w_t where it lies close to a known surrogate or looks like
+        somebody who was erased: a run that stored nobody left neither. `unless`: which w_t is no better."""
+        others, eraser = [e for number, e in self.everybody().items() if number != k], self.eraser
+        w_t = set_apart(
+            erasure.w_t, [e.w_t for e in others], eraser.space, self.recipe.target.norm,
+            step_seed(self.seed, self.number(k), -4),
+            resemblance_to([*(e.w_u for e in others), erasure.w_u], eraser) if others else None,
         )  # fmt: skip
-        if turned is not w_t:
-            self.setup.warn("a person's surrogate was too close to another's or to an erased face, and moved")
-        return turned
+        if w_t is erasure.w_t or (unless is not None and unless(w_t)):
+            return erasure
+        self.setup.warn("a person's surrogate was too close to another's or to an erased face, and moved")
+        return Erasure(erasure.w_u, w_t)
 
     def decoys(self) -> list[Erasure]:
         """Random people who are erased along with the stage's."""
@@ -206,6 +216,10 @@ class Mode:
     def load_state(self, state: dict[str, Any]) -> None:
         self.eraser.load_state(state)
         self.load_own_state(state["mode"])
+
+    def kept(self) -> dict[int, Done]:
+        """What the stage did, for `recall`."""
+        return {k: self.done[k] for k in self.stage}
 
     def memories(self) -> list[Memory]:
         """One for each of this run's people."""

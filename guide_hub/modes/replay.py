@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
-from guide_hub.modes.base import Mode, Setup, rehearsable
+from guide_hub.modes.base import Done, Mode, Setup, Stage, rehearsable
 
 PROBED = 4  # neighbours of each, others in every look
 WATCHED = 3  # people looked at again in every check: those who were the most alike
@@ -41,16 +42,26 @@ class Replay(Mode):
         self.gone = False  # the stage's person, at the latest check
 
     def known(self) -> list[Erasure]:
-        return rehearsable(self.earlier) + [d.erasure for d in self.done.values()]
+        return [e for k, e in self.everybody().items() if k not in self.stage]
+
+    def begin(self, stage: Stage) -> None:
+        super().begin(stage)
+        self.moved: list[int] = []
+        if self.rehearsing:
+            self._make_way()
+
+    @property
+    def rehearsing(self) -> bool:
+        replay = self.recipe.replay
+        return bool(replay.weight and replay.per_step and self.eraser.earlier)
 
     @property
     def watching(self) -> bool:
-        return bool(self.recipe.speed.check_every and self.recipe.replay.weight and self.eraser.earlier)
+        return bool(self.recipe.speed.check_every and self.rehearsing)
 
     def prepare(self) -> None:
         self.gone = False
         if self.watching:
-            self.faces = self._faces()
             self.likeness = self._look(range(len(self.eraser.earlier)), 0)
 
     def finished(self, step: int) -> bool:
@@ -77,9 +88,53 @@ class Replay(Mode):
 
     # ------------------------------------------------------------------------------------------------------
 
-    def _faces(self) -> Tensor:
-        """Everybody before as the teacher shows them: [J, E]."""
-        return self.eraser.faces(self.teacher, torch.cat([e.w_u for e in self.eraser.earlier]))
+    def _make_way(self) -> None:
+        """An earlier person whose surrogate looks like somebody else who was erased goes elsewhere: there
+        that one would be shown for good, whatever becomes of their own latent.
+
+        `faces`: whom the place of each of the earlier people must not show, [n, E] each.
+        """
+        eraser, everybody = self.eraser, self.everybody()
+        people, enough = list(everybody), self.recipe.replay.enough
+        earlier = [k for k in people if k not in self.stage]  # as in eraser.earlier
+        theirs, shown = (
+            eraser.faces(eraser.teacher, torch.cat(ws))
+            for ws in ([e.w_u for e in everybody.values()], [e.w_t for e in eraser.earlier])
+        )
+        self.faces = [theirs[people.index(k)][None] for k in earlier]
+        if self.recipe.target.kind == "average":
+            return
+        for i, k in enumerate(earlier):
+            others = theirs[[other != k for other in people]]
+            alike = others @ shown[i] > enough
+            if alike.any():
+                erasure = self.set_apart(k, everybody[k], partial(self._shows, others))
+                if erasure is not everybody[k]:
+                    eraser.earlier[i] = erasure
+                    self.faces[i] = torch.cat([self.faces[i], others[alike]])
+                    self._send(k, erasure)
+                    self.moved.append(k)
+
+    def _shows(self, faces: Tensor, w_t: Tensor) -> bool:
+        """Whether the teacher shows one of them at w_t."""
+        shown = self.eraser.faces(self.eraser.teacher, w_t)[0]
+        return bool((faces @ shown).max() > self.recipe.replay.enough)
+
+    def _send(self, k: int, erasure: Erasure) -> None:
+        if k < 0:
+            self.earlier[k] = replace(self.earlier[k], w_t=erasure.w_t)
+        else:
+            self.done[k] = replace(self.done[k], erasure=erasure)
+
+    def kept(self) -> dict[int, Done]:
+        everybody = self.everybody()
+        return super().kept() | {k: self.done[k] if k >= 0 else Done(everybody[k]) for k in self.moved}
+
+    def recall(self, done: dict[int, Done]) -> None:
+        super().recall({k: d for k, d in done.items() if k >= 0})
+        for k, d in done.items():
+            if k < 0:
+                self._send(k, d.erasure)
 
     def _watched(self, check: int) -> list[int]:
         """Whom the check, numbered from 1, looks at: nobody is out of sight for good."""
@@ -89,12 +144,12 @@ class Replay(Mode):
         return first + [rest[(at + i) % len(rest)] for i in range(min(IN_TURN, len(rest)))]
 
     def _look(self, who: Iterable[int], step: int) -> Tensor:
-        """The highest cosine of each of `who` to what the student shows at and around their latents."""
+        """The highest cosine of what the student shows at and around each one's latent to their `faces`."""
         found, eraser = [], self.eraser
         with eraser.averaged():
             for j in who:
                 ws = eraser.around(eraser.earlier[j].w_u, PROBED, step_seed(-12, step))
-                found.append((eraser.faces(self.student, ws) @ self.faces[j]).max())
+                found.append((eraser.faces(self.student, ws) @ self.faces[j].T).max())
         return torch.stack(found).cpu()
 
     def own_state(self) -> dict[str, Any]:
@@ -102,5 +157,4 @@ class Replay(Mode):
 
     def load_own_state(self, state: dict[str, Any]) -> None:
         if self.watching:
-            self.faces, self.likeness = self._faces(), state["likeness"].clone()
-            self.gone = state["gone"]
+            self.likeness, self.gone = state["likeness"].clone(), state["gone"]

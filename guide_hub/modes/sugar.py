@@ -47,10 +47,9 @@ class Sugar(Mode):
 
     def _begin_steps(self) -> None:
         k = self.stage[0]
-        del self.erasures[k]
         with torch.no_grad():
             w_t = surrogate(self.phi, self.eraser, self.latents[k])
-        self.erasures[k] = Erasure(self.latents[k], self.set_apart(k, w_t))
+        self.erasures[k] = self.set_apart(k, Erasure(self.latents[k], w_t))
         self.eraser.after_backward = self._penalty
 
     def _fisher(self, w_u: Tensor, seed: int) -> Tensor:
