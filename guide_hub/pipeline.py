@@ -267,8 +267,9 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     try:
         finish(plan, report, stopper, progress)
     finally:  # only a kill leaves the progress, and the next run goes on to the push
-        if not failed(report):  # not before: the progress is of the ledger as it was
-            earlier.add(plan.state, plan.ledger.base_sha256, earlier.moved(known, sequence.earlier))
+        moved = [] if failed(report) else earlier.moved(known, sequence.earlier)
+        if moved:  # not before: the progress is of the ledger as it was
+            earlier.add(plan.state, plan.ledger.base_sha256, moved)
         checkpoint.clear()
     return report
 

@@ -18,6 +18,7 @@ from guide_hub.errors import InputError, RefusedError
 from guide_hub.faces import crops
 from guide_hub.interrupt import Stopped
 from guide_hub.ledger import Ledger
+from guide_hub.modes.replay import Replay
 from guide_hub.rebuild import rebuild
 from guide_hub.verify import verify
 
@@ -113,6 +114,27 @@ def test_the_next_month_rehearses_the_first(months, model):
     assert (b.fitted, b.points, b.embeddings.shape[0]) == (1, None, 1)
     assert a.judge == b.judge == earlier.judge_name("heads-b", a.judge.rpartition(":")[2])
     assert b.extra["model"] == record.file_sha256(months.second / "model.safetensors")
+
+
+def test_a_surrogate_that_made_way_is_in_the_ledger(months, model, recipe, state, tmp_path, monkeypatch):
+    end = Replay.end
+
+    def moves(mode: Replay) -> None:
+        end(mode)
+        mode.earlier[:] = [dataclasses.replace(m, w_t=m.w_t + 1) for m in mode.earlier]
+
+    monkeypatch.setattr(Replay, "end", moves)
+    (before,) = entries(state, model)
+    refused = tiny.make_recipe(tmp_path / "strict", erased_views_max=0.0)
+    with pytest.raises(RefusedError):
+        erase(months.first, B, tmp_path, refused, state, tmp_path / "refused")
+    (same,) = entries(state, model)
+    assert torch.equal(same.w_t, before.w_t)
+    erase(months.first, B, tmp_path, recipe, state, tmp_path / "out")
+    after, _ = entries(state, model)
+    assert torch.equal(after.w_t, before.w_t + 1)
+    assert torch.equal(after.w_u, before.w_u)
+    assert (after.sequence, after.extra) == (before.sequence, before.extra)
 
 
 def test_the_first_is_measured_again_on_the_last_weights(months):
