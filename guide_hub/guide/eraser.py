@@ -28,7 +28,7 @@ from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe
 
 MAPS_KEPT = 4 << 30  # bytes of the teacher's maps; beyond, they are made of its pictures each time
-CHECKED = 6  # neighbours that tell whether an erasure is finished
+CHECKED = 20  # neighbours that tell whether an erasure is finished, others in every check
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Draws:
     turn: Tensor | None = None  # [N_a], how far `kin` turn towards people
     decoy: int | None = None  # which one is erased along
     mined: Tensor | None = None  # [1, num_ws, w_dim]
+    shown_replay: Tensor | None = None  # [len(replayed), num_ws, w_dim]: offsets where they are shown most
 
 
 REHEARSALS = ("replayed", "z_replay", "kin_replay", "turn_replay", "alpha_replay")
@@ -153,6 +154,7 @@ class Eraser:
         self.taken = 0  # steps
         self.averages: list[Tensor] = []  # of the parameters over the steps, where the recipe has them so
         self.averaged_over = 0
+        self.shown_at: tuple[Tensor, Tensor] | None = None  # w_u; the offset that the check saw most of it at
         self.protected: Tensor | None = None
         self.after_backward: Callable[[], None] = _nothing
         self.after_step: Callable[[], None] = _nothing
@@ -237,6 +239,8 @@ class Eraser:
             share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
             weights = own.times(recipe.adjacency.weight * share)
             offset = self._offset(erasure.w_u, draws)
+            if new and self.shown_at is not None and torch.equal(self.shown_at[0], erasure.w_u):
+                offset = torch.cat([self.shown_at[1], offset[1:]])
             w_u, w_t = erasure.w_u + offset, erasure.w_t + offset
             pairs.append(Pairs("adjacency", w_u, w_t, weights, away, once=new))
         shown = [w for w in (draws.w_global, draws.protected) if w is not None and len(w)]
@@ -255,6 +259,8 @@ class Eraser:
                 w_u, w_t = w_u.repeat_interleave(each, 0), w_t.repeat_interleave(each, 0)
                 w_r = self._toward(w_u, draws.z_replay, draws.kin_replay, draws.turn_replay)
                 offset = neighbour_offset(w_u, w_r, draws.alpha_replay, recipe.target.norm)
+                if draws.shown_replay is not None:
+                    offset[::each] = draws.shown_replay.to(offset)
                 weights = weights.times(recipe.adjacency.weight)
                 pairs.append(Pairs("replay", w_u + offset, w_t + offset, weights, once=True))
         if draws.decoy is not None and len(draws.alpha):
@@ -452,16 +458,20 @@ class Eraser:
         speed = self.recipe.speed
         if not speed.check_every or not step or step % speed.check_every:
             return False
-        return self._likeness(erasure) <= speed.enough
+        likeness, offset = self.look(erasure.w_u, self.shown(erasure)[1:2], CHECKED, step_seed(-3, step))
+        self.shown_at = erasure.w_u, offset
+        return likeness <= speed.enough
 
     @torch.no_grad()
-    def _likeness(self, erasure: Erasure) -> float:
-        """The highest cosine, to the loss's recogniser, between the person as the teacher shows them and the
-        student's pictures at the latent and at neighbours that no step draws, from three yaws."""
-        ws = self.around(erasure.w_u, CHECKED, step_seed(-3))
+    def look(self, w_u: Tensor, faces: Tensor, n: int, seed: int) -> tuple[float, Tensor]:
+        """The highest cosine, to the loss's recogniser, of `faces` [F, E] to the student's pictures from the
+        front at w_u and at `n` neighbours that no step draws; and the offset of the neighbour that has most.
+        """
+        ws = self.around(w_u, n, seed)
         with self.averaged():
-            shown = self._seen(self.student, ws)
-        return float((shown * self.shown(erasure)).sum(-1).mean(1).max())
+            likeness = (self.faces(self.student, ws) @ faces.T).max(1).values
+        worst = int(likeness[1:].argmax()) + 1
+        return float(likeness.max()), ws[worst : worst + 1] - w_u
 
     def erase(self, w_u: Tensor, seed: int) -> Erasure:
         """All steps at once, with the draws of a sequence's first identity under this seed."""
@@ -481,6 +491,7 @@ class Eraser:
             "taken": self.taken,
             "averages": self.averages,
             "averaged_over": self.averaged_over,
+            "shown_at": self.shown_at,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -490,3 +501,5 @@ class Eraser:
         self.taken = state.get("taken", 0)
         self.averages = [a.to(self.space.device) for a in state.get("averages", [])]
         self.averaged_over = state.get("averaged_over", 0)
+        shown_at = state.get("shown_at")
+        self.shown_at = shown_at and (shown_at[0].to(self.space.device), shown_at[1].to(self.space.device))

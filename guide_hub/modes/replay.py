@@ -18,7 +18,7 @@ from torch import Tensor
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
 from guide_hub.modes.base import Done, Mode, Setup, Stage, rehearsable
 
-PROBED = 4  # neighbours of each, others in every look
+PROBED = 8  # neighbours of each, others in every look
 WATCHED = 3  # people looked at again in every check: those who were the most alike
 IN_TURN = 2  # and so many of the rest, one after the other
 CALM = 0.1  # the likeness that counts for whoever is less alike than that
@@ -62,13 +62,15 @@ class Replay(Mode):
     def prepare(self) -> None:
         self.gone = False
         if self.watching:
-            self.likeness = self._look(range(len(self.eraser.earlier)), 0)
+            everybody = range(len(self.eraser.earlier))
+            self.likeness = torch.zeros(len(everybody))
+            self.shown_at = torch.zeros_like(torch.cat([e.w_u for e in self.eraser.earlier]))
+            self._look(everybody, 0)
 
     def finished(self, step: int) -> bool:
         every = self.recipe.speed.check_every
         if self.watching and step and step % every == 0:
-            watched = self._watched(step // every)
-            self.likeness[watched] = self._look(watched, step)
+            self._look(self._watched(step // every), step)
             self.gone = self.eraser.enough(self.erasures[self.stage[0]], step)
             calm = bool(self.likeness.max() <= self.recipe.replay.enough)
             return step >= self.recipe.optim.iterations or (self.gone and calm)
@@ -81,7 +83,7 @@ class Replay(Mode):
             rng = torch.Generator().manual_seed(step_seed(self.seed, self.number(k), -11, step))
             weights = self.likeness.clamp(min=CALM).square()
             chosen = torch.multinomial(weights, len(draws.replayed), generator=rng)
-            draws = replace(draws, replayed=tuple(chosen.tolist()))
+            draws = replace(draws, replayed=tuple(chosen.tolist()), shown_replay=self.shown_at[chosen])
             if self.gone:
                 draws = replace(draws, alpha=draws.alpha[:0], z_adjacent=draws.z_adjacent[:0])
         return self.eraser.step(self.erasures[k], draws)
@@ -143,18 +145,19 @@ class Replay(Mode):
         at = check * IN_TURN
         return first + [rest[(at + i) % len(rest)] for i in range(min(IN_TURN, len(rest)))]
 
-    def _look(self, who: Iterable[int], step: int) -> Tensor:
+    def _look(self, who: Iterable[int], step: int) -> None:
         """The highest cosine of what the student shows at and around each one's latent to their `faces`."""
-        found, eraser = [], self.eraser
-        with eraser.averaged():
-            for j in who:
-                ws = eraser.around(eraser.earlier[j].w_u, PROBED, step_seed(-12, step))
-                found.append((eraser.faces(self.student, ws) @ self.faces[j].T).max())
-        return torch.stack(found).cpu()
+        for j in who:
+            w_u, seed = self.eraser.earlier[j].w_u, step_seed(-12, step)
+            self.likeness[j], offset = self.eraser.look(w_u, self.faces[j], PROBED, seed)
+            self.shown_at[j] = offset[0]
 
     def own_state(self) -> dict[str, Any]:
-        return {"likeness": self.likeness, "gone": self.gone} if self.watching else {}
+        if not self.watching:
+            return {}
+        return {"likeness": self.likeness, "shown_at": self.shown_at, "gone": self.gone}
 
     def load_own_state(self, state: dict[str, Any]) -> None:
         if self.watching:
             self.likeness, self.gone = state["likeness"].clone(), state["gone"]
+            self.shown_at = state["shown_at"].to(self.teacher.w_avg.device, copy=True)
