@@ -32,7 +32,7 @@ from guide_hub.latents import LatentSpace
 from guide_hub.merge import ties
 from guide_hub.modes import MODES, Memory, Setup, neighbours, project, surrogates
 from guide_hub.modes.deidentify import Deidentifier, surrogate, train
-from guide_hub.modes.replay import Replay
+from guide_hub.modes.replay import PROBED, Replay
 from guide_hub.modes.subspace import directions
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe, load_recipe
@@ -335,8 +335,14 @@ def rehearsing(recipe: Recipe) -> Replay:
 
 def test_who_is_coming_back_is_rehearsed_and_keeps_the_stage_going(monkeypatch):
     mode, seen, rehearsed = rehearsing(watching()), [0.0, 0.9], []
-    monkeypatch.setattr(mode, "_look", lambda who, step: torch.tensor([seen[j] for j in who]))
-    mode.likeness, step = mode._look([0, 1], 0), mode.eraser.step
+
+    def look(who, _):
+        for j in who:
+            mode.likeness[j] = seen[j]
+
+    monkeypatch.setattr(mode, "_look", look)
+    look([0, 1], 0)
+    step = mode.eraser.step
 
     def noted(erasure, draws):
         rehearsed.extend(draws.replayed)
@@ -360,16 +366,17 @@ def test_an_earlier_person_is_looked_at_where_the_student_would_show_them():
     with torch.no_grad():
         for p in mode.eraser.parameters:
             p.normal_(std=3)
-    assert float(mode._look([0], 0).max()) < 0.999
-    seen, around = [], mode.eraser.around
-    mode.eraser.around = lambda *what: seen.append(around(*what)) or seen[-1]
-    looks = [float(mode._look([0], step)) for step in (0, 0, 5)]
-    assert looks[0] == looks[1]
-    assert torch.equal(seen[0], seen[1])
-    assert not torch.equal(seen[0], seen[2])  # at other neighbours in every check
+    places = []
+    for step in (0, 0, 5):
+        mode._look([0], step)
+        assert float(mode.likeness[0]) < 0.999
+        places.append(mode.shown_at[0].clone())
+    assert torch.equal(places[0], places[1])
+    assert not torch.equal(places[0], places[2])  # other neighbours in every check
     again = rehearsing(watching())
     again.load_own_state(mode.own_state())
     assert torch.equal(again.likeness, mode.likeness)
+    assert torch.equal(again.shown_at, mode.shown_at)
 
 
 def test_every_check_looks_at_the_most_alike_and_at_the_others_in_turn():
@@ -387,7 +394,7 @@ def test_an_erasure_that_waits_for_others_leaves_its_neighbours_alone(monkeypatc
     pooled = dataclasses.replace(pooled, speed=dataclasses.replace(pooled.speed, pool=1))
     mode = rehearsing(pooled)
     mode.likeness[:] = 0.9
-    monkeypatch.setattr(mode, "_look", lambda who, step: torch.full((len(who),), 0.9))
+    monkeypatch.setattr(mode, "_look", lambda who, step: None)
     assert mode.step(0).adjacency > 0
     kept = dict(mode.eraser.aims)
     assert not mode.finished(2)  # `enough` is met, and somebody else is back
@@ -397,6 +404,29 @@ def test_an_erasure_that_waits_for_others_leaves_its_neighbours_alone(monkeypatc
     mode.eraser.recipe = dataclasses.replace(pooled, speed=dataclasses.replace(pooled.speed, enough=-1.0))
     assert not mode.finished(4)
     assert mode.step(4).adjacency > 0
+
+
+def test_where_somebody_is_seen_most_is_rehearsed_next():
+    mode = rehearsing(watching())
+    each = mode.recipe.replay.neighbours
+    eraser, earlier = mode.eraser, mode.eraser.earlier
+    ws = eraser.around(earlier[1].w_u, PROBED, step_seed(-12, 4))
+    mode._look([1], 4)
+    cosine = (eraser.faces(eraser.student, ws) @ mode.faces[1].T).max(1).values
+    assert float(mode.likeness[1]) == pytest.approx(float(cosine.max()))
+    worst = ws[1:][cosine[1:].argmax()]
+    assert torch.equal(earlier[1].w_u[0] + mode.shown_at[1], worst)
+    mode.likeness[:] = torch.tensor([0.0, 50.0])
+    seen = []
+    mode.eraser.descend = lambda pairs, draws: seen.extend(pairs)
+    mode.step(5)
+    own, around = [pair for pair in seen if pair.name == "replay"]
+    assert torch.equal(own.w_student, earlier[1].w_u)
+    assert len(around.w_student) == each
+    assert torch.allclose(around.w_student[0], worst, atol=1e-5)
+    assert torch.allclose(
+        around.w_teacher[0] - around.w_student[0], (earlier[1].w_t - earlier[1].w_u)[0], atol=1e-5
+    )
 
 
 def test_a_watched_run_that_dies_goes_on_to_the_same_bytes(tmp_path):

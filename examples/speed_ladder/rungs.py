@@ -65,7 +65,7 @@ PROTECT = {
 
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
     """heads-fast, with some of its `speed` changed."""
-    return {**PROTECT, "speed": {**POOL_10["speed"], "new_neighbours": True, **changes}}
+    return {**PROTECT, "speed": {**POOL_10["speed"], "new_neighbours": True, "enough": 0.45, **changes}}
 
 
 RUNGS = [
@@ -80,7 +80,7 @@ RUNGS = [
     Rung("pool-10", "+ the draws come round after 10 steps", POOL_10),
     Rung("average", "+ the weights are an average over the steps", AVERAGE),
     Rung("protect", "+ a third of the bystanders are those most like the person", PROTECT),
-    Rung("heads-fast", "+ neighbours are new in every step, whatever comes round", fast()),
+    Rung("heads-fast", "+ neighbours are new in every step, one where the check saw the person", fast()),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung(
         "lean",
