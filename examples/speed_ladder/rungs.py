@@ -65,7 +65,8 @@ PROTECT = {
 
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
     """heads-fast, with some of its `speed` changed."""
-    return {**PROTECT, "speed": {**POOL_10["speed"], "new_neighbours": True, "enough": 0.45, **changes}}
+    speed = {**POOL_10["speed"], "new_neighbours": True, "enough": 0.45, **changes}
+    return {**PROTECT, "bystanders": {"identity": 0.35, "samples": 4}, "speed": speed}
 
 
 RUNGS = [
@@ -80,12 +81,16 @@ RUNGS = [
     Rung("pool-10", "+ the draws come round after 10 steps", POOL_10),
     Rung("average", "+ the weights are an average over the steps", AVERAGE),
     Rung("protect", "+ a third of the bystanders are those most like the person", PROTECT),
-    Rung("heads-fast", "+ neighbours are new in every step, one where the check saw the person", fast()),
+    Rung(
+        "heads-fast",
+        "+ neighbours new in every step, one where the check saw the person, and more identity kept",
+        fast(),
+    ),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung(
         "lean",
         "heads-fast, four bystanders a step in place of six",
-        {**fast(), "bystanders": {"identity": 0.2, "samples": 2, "weight": 12.0}},
+        {**fast(), "bystanders": {"identity": 0.35, "samples": 2, "weight": 12.0}},
     ),
     Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
     Rung("settle", "heads-fast, 10 more steps, ever smaller", fast(), settle=10),

@@ -55,7 +55,7 @@ def curve(rows: list[list[float]], title: str = "Losses over the steps") -> Curv
         return None
     lines: dict[str, list[float | None]] = {}
     for k, name in enumerate(TERMS):
-        values: list[float | None] = [row[2 + k] / row[1] for row in rows]
+        values: list[float | None] = [row[2 + k] / row[1] or None for row in rows]  # 0: a term that rested
         if any(values):
             lines[name] = values
     return Curve(title, "step", "loss", [row[0] for row in rows], lines)
