@@ -155,15 +155,22 @@ def memories(entries: Iterable[Entry]) -> list[Memory]:
     return [Memory(e.w_u, e.w_t, e.basis or {}) for e in entries]
 
 
-def moved(entries: Iterable[Entry], now: Iterable[Memory]) -> list[Entry]:
-    """Those of the entries whose surrogate is another since a run."""
+def move(state: Path, base_sha256: str, known: Sequence[Entry], now: Sequence[Memory]) -> None:
+    """Seals the surrogates that a run moved. Of `known`, what was changed or forgotten meanwhile stays so."""
     import torch
 
-    return [
-        replace(entry, w_t=memory.w_t.cpu())
-        for entry, memory in zip(entries, now, strict=True)
+    moved = {
+        id_of(entry): (entry.w_t, memory.w_t.cpu())
+        for entry, memory in zip(known, now, strict=True)
         if entry.w_t is not None and memory.w_t is not None and not torch.equal(entry.w_t, memory.w_t.cpu())
-    ]
+    }
+    if not moved:
+        return
+    ledger = open_ledger(state, base_sha256)
+    for entry in ledger.entries():
+        before, after = moved.get(id_of(entry), (None, None))
+        if before is not None and entry.w_t is not None and torch.equal(entry.w_t, before):
+            ledger.add(replace(entry, w_t=after))
 
 
 def rehearses(recipe: Recipe) -> bool:

@@ -267,10 +267,12 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
     try:
         finish(plan, report, stopper, progress)
     finally:  # only a kill leaves the progress, and the next run goes on to the push
-        moved = [] if failed(report) else earlier.moved(known, sequence.earlier)
-        if moved:  # not before: the progress is of the ledger as it was
-            earlier.add(plan.state, plan.ledger.base_sha256, moved)
         checkpoint.clear()
+        if not failed(report):  # not before: the progress is of the ledger as it was
+            try:
+                earlier.move(plan.state, plan.ledger.base_sha256, known, sequence.earlier)
+            except InputError as error:
+                progress.warn(f"surrogates that moved are not in the ledger, and will move again: {error}")
     return report
 
 

@@ -322,11 +322,11 @@ def watching(steps: int = 6) -> Recipe:
     return dataclasses.replace(plain, speed=dataclasses.replace(plain.speed, check_every=2, enough=1.0))
 
 
-def rehearsing(recipe: Recipe) -> Replay:
+def rehearsing(recipe: Recipe, original: bool = True) -> Replay:
     """A third person's stage, at its first step."""
     erasures = [Erasure(w, w.flip(2)) for w in people(2)]
     memories = [Memory(e.w_u, e.w_t) for e in erasures]
-    setup = Setup(generator(), generator(), recipe, Pixels(), Pixels(), 5, memories)
+    setup = Setup(generator(), generator(), recipe, Pixels(), Pixels(), 5, memories, original=original)
     mode = Replay(setup, people(3)[2:])
     mode.begin(mode.stages()[0])
     mode.prepare()
@@ -429,16 +429,40 @@ def test_where_somebody_is_seen_most_is_rehearsed_next():
     )
 
 
-def test_a_watched_run_that_dies_goes_on_to_the_same_bytes(tmp_path):
-    end = run(watching(), tmp_path / "whole", people(2)).bits
+@pytest.mark.parametrize("enough", [1.0, -1.0])  # the person is gone and others are waited for, or is not
+@pytest.mark.parametrize("noise", ["const", "random"])
+def test_a_watched_run_that_dies_goes_on_to_the_same_bytes(enough, noise, tmp_path, monkeypatch):
+    plan = watching(7)
+    speed = dataclasses.replace(plan.speed, enough=enough, pool=1, new_neighbours=True)
+    replay = dataclasses.replace(plan.replay, enough=-1.0)
+    plan = dataclasses.replace(
+        plan, speed=speed, replay=replay, noise=noise, deterministic_rays=noise == "const"
+    )
+    monkeypatch.setattr(running, "SAVE_EVERY", 1)
+    whole = run(plan, tmp_path / "whole", people(2))
+    rests = [losses.adjacency == 0 for (who, _), losses in whole.watch.losses.items() if who == "subject-1"]
+    assert rests == [False] * 2 + [enough == 1.0] * 5
 
     def die(identity: str, step: int) -> None:
-        if (identity, step) == ("subject-1", 3):
+        if (identity, step) == ("subject-1", 6):
             raise Dies
 
     with pytest.raises(Dies):
-        run(watching(), tmp_path / "killed", people(2), die)
-    assert run(watching(), tmp_path / "killed", people(2)).bits == end
+        run(plan, tmp_path / "killed", people(2), die)
+    again = run(plan, tmp_path / "killed", people(2))
+    assert again.watch.starts == [("subject-1", 5)]  # a look at step 4, the next one at 6
+    assert again.bits == whole.bits
+
+
+def test_a_teacher_without_the_earlier_people_tells_nothing_of_them(tmp_path):
+    mode = rehearsing(watching(), original=False)
+    assert not mode.watching
+    draws = mode.eraser.draw_at(mode.erasures[0], 5, 0, 0)
+    assert draws.replayed  # they are rehearsed all the same
+    plan, (first, second, _) = mirrored_by_ufo()
+    memories = run(plan, tmp_path / "alone", [first]).sequence.memories
+    later = run(plan, tmp_path / "later", [second], earlier=memories, pulled=generator).sequence
+    assert torch.equal(later.earlier[0].w_t, memories[0].w_t)
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ class Pairs:
     once: bool = False
 
 
-def step_seed(*parts: int) -> int:
+def step_seed(*parts: int | str) -> int:
     """A step's seed from the run's seed and the step's place, so that resuming needs no generator state."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
@@ -409,17 +409,16 @@ class Eraser:
             for start in range(0, n, size):
                 if number % of == first:
                     with products(recipe.speed):
-                        found.append(self._chunk(number, pair, draws, term, nth, slice(start, start + size)))
+                        found.append(self._chunk(number, pair, draws, nth, slice(start, start + size)))
                 number += 1
         return found
 
-    def _chunk(self, number: int, pairs: Pairs, draws: Draws, term: int, nth: int, part: slice) -> Figures:
-        """Latents `part` of a step's pairs: the `term`-th ones, of their name the `nth`."""
-        recipe = self.recipe
-        seed = step_seed(draws.seed, term, part.start)
+    def _chunk(self, number: int, pairs: Pairs, draws: Draws, nth: int, part: slice) -> Figures:
+        """Latents `part` of a step's pairs, of their name the `nth`: other terms may come and go."""
+        recipe, place = self.recipe, (draws.seed, pairs.name, nth, part.start)
+        seed = step_seed(*place)
         how = Rendering(recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays)
-        key = None if pairs.once else (draws.seed, pairs.name, nth, part.start)
-        aim = self._aim(pairs.w_teacher[part], draws, how, pairs.weights, key)
+        aim = self._aim(pairs.w_teacher[part], draws, how, pairs.weights, None if pairs.once else place)
         terms = self.loss(view(self.student, pairs.w_student[part], draws.c, how, side=0), aim, pairs.away)
         total = weighted(terms, pairs.weights).sum()
         total.backward()
@@ -450,11 +449,12 @@ class Eraser:
         return replace(pooled, **{name: getattr(new, name) for name in fields})
 
     def finished(self, erasure: Erasure, step: int) -> bool:
-        """Whether the steps before `step` are enough. It hangs on nothing but the weights, for resuming."""
+        """Whether the steps before `step` are enough: by that number and the weights alone, for resuming."""
         return step >= self.recipe.optim.iterations or self.enough(erasure, step)
 
     def enough(self, erasure: Erasure, step: int) -> bool:
-        """Whether the recipe has it looked at step `step`, and the person is seen no more."""
+        """Whether the recipe has it looked at step `step`, and the person is seen no more. The place where
+        they were seen most is trained next (`speed.new_neighbours`)."""
         speed = self.recipe.speed
         if not speed.check_every or not step or step % speed.check_every:
             return False

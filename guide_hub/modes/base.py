@@ -158,7 +158,8 @@ class Mode:
         return self.set_apart(k, erasure)
 
     def everybody(self) -> dict[int, Erasure]:
-        """Whose latents are known: of runs before, of this one, of the stage as far as it has its targets."""
+        """Whose latents are known: of runs before, of this one, of the stage as far as it has
+        its targets; runs before by negative numbers, in their order."""
         first = -len(self.earlier)
         stored = {first + i: m for i, m in enumerate(self.earlier) if m.w_u is not None and m.w_t is not None}
         return {
@@ -167,16 +168,17 @@ class Mode:
             **self.erasures,
         }
 
-    def set_apart(self, k: int, erasure: Erasure, unless: Callable[[Tensor], bool] | None = None) -> Erasure:
+    def set_apart(self, k: int, erasure: Erasure, refuse: Callable[[Tensor], bool] | None = None) -> Erasure:
         """Person k's erasure, with another w_t where it lies close to a known surrogate or looks like
-        somebody who was erased: a run that stored nobody left neither. `unless`: which w_t is no better."""
+        somebody who was erased: a run that stored nobody left neither. The old one stays where there is
+        no better, and where `refuse` says so of the new."""
         others, eraser = [e for number, e in self.everybody().items() if number != k], self.eraser
         w_t = set_apart(
             erasure.w_t, [e.w_t for e in others], eraser.space, self.recipe.target.norm,
             step_seed(self.seed, self.number(k), -4),
             resemblance_to([*(e.w_u for e in others), erasure.w_u], eraser) if others else None,
         )  # fmt: skip
-        if w_t is erasure.w_t or (unless is not None and unless(w_t)):
+        if w_t is erasure.w_t or (refuse is not None and refuse(w_t)):
             return erasure
         self.setup.warn("a person's surrogate was too close to another's or to an erased face, and moved")
         return Erasure(erasure.w_u, w_t)
@@ -218,7 +220,7 @@ class Mode:
         self.load_own_state(state["mode"])
 
     def kept(self) -> dict[int, Done]:
-        """What the stage did, for `recall`."""
+        """What the stage did, for `recall`; a mode may have moved earlier people's surrogates too."""
         return {k: self.done[k] for k in self.stage}
 
     def memories(self) -> list[Memory]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
+from guide_hub.guide.eraser import StepLosses, step_seed
 from guide_hub.modes.base import Mode, Setup, Stage, require_people
 from guide_hub.recipe import Replay
 
@@ -64,22 +64,20 @@ class Joint(Mode):
         return all(self.eraser.enough(erasure, step) for erasure in self.erasures.values())
 
     def step(self, step: int) -> StepLosses:
-        chosen = [self.visit(step * self.together + i) for i in range(self.together)]
-        draws = [self.eraser.draw(erasure, seed) for erasure, seed in chosen]
+        visits = [self.visit(step * self.together + i) for i in range(self.together)]
+        chosen = [(self.erasures[self.stage[k]], k, turn) for k, turn in visits]
+        draws = [self.eraser.draw_at(erasure, self.seed, k, turn) for erasure, k, turn in chosen]
         pairs = [
             replace(pairs, weights=pairs.weights.times(1 / len(chosen)))
-            for (erasure, _), its in zip(chosen, draws, strict=True)
+            for (erasure, *_), its in zip(chosen, draws, strict=True)
             for pairs in self.eraser.pairs(erasure, its)
         ]
         return self.eraser.descend(pairs, draws[0])
 
-    def visit(self, i: int) -> tuple[Erasure, int]:
-        """Who is visited as number i, and the seed of the draws. A pool's rounds come again."""
+    def visit(self, i: int) -> tuple[int, int]:
+        """Whose turn visit number i is, by place in the stage, and how many of theirs were before. The order
+        of a pool's rounds comes again."""
         turn, place = divmod(i, len(self.stage))
-        if self.recipe.speed.pool:
-            turn %= self.recipe.speed.pool
-        shuffled = torch.randperm(
-            len(self.stage), generator=torch.Generator().manual_seed(step_seed(self.seed, -6, turn))
-        )
-        k = int(shuffled[place])
-        return self.erasures[self.stage[k]], step_seed(self.seed, k, turn)
+        round_ = turn % self.recipe.speed.pool if self.recipe.speed.pool else turn
+        rng = torch.Generator().manual_seed(step_seed(self.seed, -6, round_))
+        return int(torch.randperm(len(self.stage), generator=rng)[place]), turn

@@ -8,6 +8,7 @@ the span of the earlier erasures' gradients.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,12 +71,15 @@ class Project(Mode):
         total = torch.zeros_like(self.start)
         for i, erasure in enumerate(erasures):
             draws = self.eraser.draw(erasure, step_seed(self.seed, self.number(self.stage[0]), -7, i))
-            pairs = [p for p in self.eraser.pairs(erasure, draws) if p.name in ("local", "adjacency")]
+            pairs = [
+                replace(p, once=True)  # the same draws for other people
+                for p in self.eraser.pairs(erasure, draws)
+                if p.name in ("local", "adjacency")
+            ]
             self.eraser.optimizer.zero_grad(set_to_none=True)
             self.eraser.share(self.eraser, pairs, draws)
             total += self.gradient().square() / len(erasures)
         self.eraser.optimizer.zero_grad(set_to_none=True)
-        self.eraser.aims.clear()
         return total
 
     def _others(self, k: int) -> list[Erasure]:

@@ -30,7 +30,8 @@ class Replay(Mode):
     With `speed.check_every` the recogniser of the loss looks at the earlier people, from the front, before
     the first step, and in every check at the most alike and at some of the rest. They are rehearsed in
     proportion to the square of their likeness, and the stage goes on, up to all its iterations, until nobody
-    is over `replay.enough`. While it waits for them alone, L_adj rests.
+    is over `replay.enough`. While it waits for them alone, L_adj and decoys rest. One of a rehearsed person's
+    `replay.neighbours` is where they were seen most.
     """
 
     def __init__(self, setup: Setup, latents: list[Tensor]):
@@ -47,17 +48,19 @@ class Replay(Mode):
     def begin(self, stage: Stage) -> None:
         super().begin(stage)
         self.moved: list[int] = []
-        if self.rehearsing:
+        if self.seeing:
             self._make_way()
 
     @property
-    def rehearsing(self) -> bool:
+    def seeing(self) -> bool:
+        """Whether there is somebody to look after, and a teacher that still shows them: one that was pulled
+        without them tells neither who is back nor whom a surrogate looks like."""
         replay = self.recipe.replay
-        return bool(replay.weight and replay.per_step and self.eraser.earlier)
+        return bool(replay.weight and replay.per_step and self.eraser.earlier and self.setup.original)
 
     @property
     def watching(self) -> bool:
-        return bool(self.recipe.speed.check_every and self.rehearsing)
+        return bool(self.recipe.speed.check_every and self.seeing)
 
     def prepare(self) -> None:
         self.gone = False
@@ -110,7 +113,7 @@ class Replay(Mode):
             others = theirs[[other != k for other in people]]
             alike = others @ shown[i] > enough
             if alike.any():
-                erasure = self.set_apart(k, everybody[k], partial(self._shows, others))
+                erasure = self.set_apart(k, everybody[k], partial(self._shows, theirs))
                 if erasure is not everybody[k]:
                     eraser.earlier[i] = erasure
                     self.faces[i] = torch.cat([self.faces[i], others[alike]])
@@ -139,7 +142,7 @@ class Replay(Mode):
                 self._send(k, d.erasure)
 
     def _watched(self, check: int) -> list[int]:
-        """Whom the check, numbered from 1, looks at: nobody is out of sight for good."""
+        """Whom the check, numbered from 1, looks at: the most alike, and others in turn."""
         by_likeness = self.likeness.argsort(descending=True, stable=True).tolist()
         first, rest = by_likeness[:WATCHED], sorted(by_likeness[WATCHED:])
         at = check * IN_TURN
