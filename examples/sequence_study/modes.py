@@ -29,8 +29,8 @@ def _guide(mode: str) -> Callable[[Recipe], Recipe]:
             _mode(mode, {"enough": 0.4}, protect=0, protect_per_step=0)(recipe),
             optim=replace(recipe.optim, average=0.0),
             adjacency=replace(recipe.adjacency, towards="people", reach=None),
-            bystanders=replace(recipe.bystanders, samples=6),
-            speed=replace(recipe.speed, pool=20),
+            bystanders=replace(recipe.bystanders, samples=6, identity=0.2),
+            speed=replace(recipe.speed, pool=20, new_neighbours=False, enough=0.3),
         )
 
     return make
