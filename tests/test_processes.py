@@ -215,10 +215,10 @@ def test_one_process_is_bit_equal_to_the_plain_loop(model, name):
     erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
     draws, total = eraser.draw_at(erasure, 0, 0, 0), 0.0
     weights = [p.detach().clone() for p in eraser.parameters]
-    for term, pairs in enumerate(eraser.pairs(erasure, draws)):
+    for pairs in eraser.pairs(erasure, draws):
         size = recipe.optim.micro_batch or len(pairs.w_student)
         for k in range(0, len(pairs.w_student), size):
-            seed = step_seed(draws.seed, term, k)
+            seed = step_seed(draws.seed, pairs.name, 0, k)
             how = Rendering(recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, None)
             with torch.no_grad():
                 shown = view(teacher, pairs.w_teacher[k : k + size], draws.c, how, side=1)
