@@ -63,10 +63,14 @@ PROTECT = {
 }
 
 
+HEADS_FAST = load_recipe("heads-fast")
+
+
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
     """heads-fast, with some of its `speed` changed."""
-    speed = {**POOL_10["speed"], "new_neighbours": True, "enough": 0.45, **changes}
-    return {**PROTECT, "bystanders": {"identity": 0.35, "samples": 4}, "speed": speed}
+    parts = ("optim", "adjacency", "bystanders", "sequence", "speed")
+    sections = {part: dataclasses.asdict(getattr(HEADS_FAST, part)) for part in parts}
+    return {**sections, "speed": {**sections["speed"], **changes}}
 
 
 RUNGS = [
@@ -90,7 +94,7 @@ RUNGS = [
     Rung(
         "lean",
         "heads-fast, four bystanders a step in place of six",
-        {**fast(), "bystanders": {"identity": 0.35, "samples": 2, "weight": 12.0}},
+        {**fast(), "bystanders": {**fast()["bystanders"], "samples": 2, "weight": 12.0}},
     ),
     Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
     Rung("settle", "heads-fast, 10 more steps, ever smaller", fast(), settle=10),

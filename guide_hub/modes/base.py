@@ -160,13 +160,9 @@ class Mode:
     def everybody(self) -> dict[int, Erasure]:
         """Whose latents are known: of runs before, of this one, of the stage as far as it has
         its targets; runs before by negative numbers, in their order."""
-        first = -len(self.earlier)
-        stored = {first + i: m for i, m in enumerate(self.earlier) if m.w_u is not None and m.w_t is not None}
-        return {
-            **{k: _erasure(m) for k, m in stored.items()},
-            **{k: d.erasure for k, d in self.done.items()},
-            **self.erasures,
-        }
+        numbered = enumerate(self.earlier, -len(self.earlier))
+        stored = {k: _erasure(m) for k, m in numbered if m.w_u is not None and m.w_t is not None}
+        return stored | {k: d.erasure for k, d in self.done.items()} | self.erasures
 
     def set_apart(self, k: int, erasure: Erasure, refuse: Callable[[Tensor], bool] | None = None) -> Erasure:
         """Person k's erasure, with another w_t where it lies close to a known surrogate or looks like
@@ -270,8 +266,3 @@ def require_people(earlier: Sequence[Memory]) -> None:
             "to erase them again",
             remedy="use sequence.mode chain, replay or project, or erase them again from their photos",
         )
-
-
-def rehearsable(earlier: Sequence[Memory]) -> list[Erasure]:
-    """The earlier people that were kept."""
-    return [_erasure(m) for m in earlier if m.w_u is not None and m.w_t is not None]

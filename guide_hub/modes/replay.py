@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from guide_hub.guide.eraser import Erasure, StepLosses, step_seed
-from guide_hub.modes.base import Done, Mode, Setup, Stage, rehearsable
+from guide_hub.modes.base import Done, Mode, Setup, Stage
 
 PROBED = 8  # neighbours of each, others in every look
 WATCHED = 3  # people looked at again in every check: those who were the most alike
@@ -36,7 +36,7 @@ class Replay(Mode):
 
     def __init__(self, setup: Setup, latents: list[Tensor]):
         super().__init__(setup, latents)
-        missing = len(self.earlier) - len(rehearsable(self.earlier))
+        missing = len(self.earlier) - len(self.everybody())
         if missing:
             setup.warn(f"{missing} people of earlier runs are not rehearsed: their latents were not kept")
         self.likeness = torch.zeros(0)  # of each of `known`, where the recipe has them looked at
