@@ -193,6 +193,8 @@ class Speed:
     `check_every` so many steps the erasure ends where the loss's own recogniser finds the person's neighbours
     no more alike than `enough` (cosine); 0: after all iterations. `precision`: tf32, of CUDA's products;
     bfloat16, of the losses' networks as well, on any device. `compile` has torch.compile build these.
+    `whole_step`: on CUDA all latents of a step go through the networks at once, whatever `micro_batch` says,
+    unless noise is random and shared. A CPU gains nothing by it.
     """
 
     rays: int | None = _option(None, low=8, high=1024)
@@ -202,6 +204,7 @@ class Speed:
     enough: float = _option(0.3, low=-1, high=1)
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     compile: bool = False
+    whole_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -313,7 +316,7 @@ class Recipe:
 # Options that came later: they are left out where they do nothing, so that digests of before stay.
 _YOUNGER = (
     ("optim", Optim(), ("average",)),
-    ("speed", Speed(), ("precision", "compile", "new_neighbours")),
+    ("speed", Speed(), ("precision", "compile", "new_neighbours", "whole_step")),
     ("global", Global(), ("identity",)),
     ("adjacency", Adjacency(), ("towards", "reach")),
     ("replay", Replay(), ("enough",)),

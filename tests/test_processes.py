@@ -51,7 +51,7 @@ RANK_1_FAILS = """
 def broken(self, *_):
     raise ValueError("Jane Doe")
 if os.environ["RANK"] == "1":
-    eraser.Eraser._chunk = broken
+    eraser.Eraser._batch = broken
 """
 RANK_1_REFUSES = """
 from guide_hub.errors import InputError
@@ -65,16 +65,16 @@ RANK_1_IS_KILLED = """
 def killed(self, *_):
     os.kill(os.getpid(), signal.SIGKILL)
 if os.environ["RANK"] == "1":
-    eraser.Eraser._chunk = killed
+    eraser.Eraser._batch = killed
 """
 RANK_0_IS_KILLED = RANK_1_IS_KILLED.replace('"1"', '"0"')
 RANK_1_IS_STOPPED = """
-chunk = eraser.Eraser._chunk
+batch = eraser.Eraser._batch
 def stopped(self, *rest):
     signal.raise_signal(signal.SIGTERM)
-    return chunk(self, *rest)
+    return batch(self, *rest)
 if os.environ["RANK"] == "1":
-    eraser.Eraser._chunk = stopped
+    eraser.Eraser._batch = stopped
 """
 TWO_STEPS = """
 import torch

@@ -59,7 +59,7 @@ def figures(setup: Setup, eraser: Eraser, w_u: torch.Tensor, erased: EG3D) -> di
 
 
 def test_erasure(case: Case, measured: Any, benchmark: Any) -> None:
-    setup = case.config.build(case.row.changes)
+    setup = case.build()
 
     def erase(eraser: Eraser) -> tuple[Eraser, int]:
         w_u = person_of(eraser)

@@ -39,7 +39,7 @@ def photos_of(setup: Setup) -> tuple[Tensor, Tensor | None]:
 
 
 def test_inversion(case: Case, measured: Any, benchmark: Any) -> None:
-    setup = case.config.build(case.row.changes)
+    setup = case.build()
     nets, options = setup.networks, setup.recipe.inversion
     photos, poses = photos_of(setup)
     inverter = Inverter(setup.teacher, options, nets.perceptual, nets.identity_loss, nets.inversion)

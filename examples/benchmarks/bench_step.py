@@ -43,7 +43,7 @@ def person_of(eraser: Eraser) -> torch.Tensor:
 
 
 def test_step(case: Case, measured: Any, benchmark: Any) -> None:
-    setup = case.config.build(case.row.changes)
+    setup = case.build()
     eraser = eraser_of(case, setup)
     erasure = eraser.target(person_of(eraser))
     steps = count()

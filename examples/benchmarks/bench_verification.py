@@ -38,7 +38,7 @@ def disturbed(model: EG3D) -> EG3D:
 
 
 def test_verification(case: Case, measured: Any, benchmark: Any) -> None:
-    setup = case.config.build(case.row.changes)
+    setup = case.build()
     eraser = eraser_of(case, setup)
     source, erased, judge = setup.teacher, disturbed(eraser.student), setup.networks.identity_judge
     perceptual, threshold, camera = setup.networks.perceptual, threshold_of(setup), setup.recipe.camera

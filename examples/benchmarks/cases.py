@@ -46,11 +46,16 @@ class Config:
     changes: Changes = field(default_factory=dict)
     request: bool = False  # inversion takes the photos of ../takedown, else the model's own renders
 
-    def build(self, changes: Changes | None = None) -> Setup:
+    def build(self, changes: Changes | None = None, device: str = "cpu") -> Setup:
         """The same model, networks and recipe for every row, but for the row's `changes` of the recipe."""
         recipe = changed(changed(load_recipe(self.recipe), self.changes), changes or {})
-        teacher = self.model().eval().requires_grad_(False)
-        return Setup(self, teacher, recipe, self.networks(teacher.config, recipe))
+        with torch.device(device):
+            teacher = self.model().to(device).eval().requires_grad_(False)
+            nets = self.networks(teacher.config, recipe)
+        for network in (nets.identity_loss, nets.identity_judge, nets.perceptual, nets.inversion):
+            if isinstance(network, torch.nn.Module):
+                network.to(device)
+        return Setup(self, teacher, recipe, nets)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Row:
     """One way to do a group's work on the models named. `plain`: in plain operations (plain.py).
 
     `engine` is read by the group's bench file. `needs_gib`: memory that a model takes at least; a machine
-    with less passes over the row.
+    with less passes over the row. `device`: the only kind that it is of use on.
     """
 
     group: str
@@ -82,12 +87,17 @@ class Row:
     plain: bool = False
     changes: Changes = field(default_factory=dict)
     needs_gib: dict[str, float] = field(default_factory=dict)
+    device: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
     config: Config
     row: Row
+    device: str = "cpu"
+
+    def build(self) -> Setup:
+        return self.config.build(self.row.changes, self.device)
 
     @property
     def name(self) -> str:
@@ -171,6 +181,7 @@ GUIDES = {  # the paper's weights, samples and step size; its distances are of a
     "bystanders": {"weight": GUIDE.bystanders.weight, "samples": GUIDE.bystanders.samples},
     "speed": {**ENOUGH, "check_every": 25},
 }
+WHOLE = {"whole_step": True}
 SUM = {"full512": 24.0}  # five graphs at once: estimated, one of them measured 4.6
 
 ROWS = (
@@ -186,6 +197,22 @@ ROWS = (
     ),
     Row("step", "ours", "ours, all draws new: same maths, nothing kept", ALL),
     Row("step", "ours-pool", "ours, the teacher's pictures kept", ALL, changes={"speed": {"pool": 2}}),
+    Row(
+        "step", "ours-whole", "ours, all draws new, all latents at once", ALL, changes={"speed": WHOLE},
+        device="cuda",
+    ),
+    Row(
+        "step", "ours-tf32", "the same, matrix products in TF32", ALL,
+        changes={"speed": {**WHOLE, "precision": "tf32"}}, device="cuda",
+    ),
+    Row(
+        "step", "ours-bf16", "the same, the losses' networks in bfloat16 too", ALL,
+        changes={"speed": {**WHOLE, "precision": "bfloat16"}}, device="cuda",
+    ),
+    Row(
+        "step", "ours-bf16-pool", "the same, the teacher's pictures kept", ALL,
+        changes={"speed": {**WHOLE, "precision": "bfloat16", "pool": 2}}, device="cuda",
+    ),
     Row(
         "step", "heads-fast", "ours, recipe `heads-fast`: kept, and half the rays", ("builtin",),
         changes={**FAST, "speed": {**FAST["speed"], "pool": 2}},
@@ -244,14 +271,18 @@ ROWS = (
 
 
 def cases(
-    configs: list[str] | None = None, groups: list[str] | None = None, rows: list[str] | None = None
+    configs: list[str] | None = None,
+    groups: list[str] | None = None,
+    rows: list[str] | None = None,
+    device: str = "cpu",
 ) -> list[Case]:
     """All pairs that are named, in the order of `CONFIGS` and `ROWS`; None: all."""
     return [
-        Case(config, row)
+        Case(config, row, device)
         for config in CONFIGS.values()
         for row in ROWS
         if config.name in row.configs
+        and row.device in (None, device.partition(":")[0])
         and (configs is None or config.name in configs)
         and (groups is None or row.group in groups)
         and (rows is None or row.name in rows)

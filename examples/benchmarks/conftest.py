@@ -14,6 +14,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is there
 
 import pytest
+import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -28,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("guide-hub benchmarks")
     group.addoption("--model", action="append", choices=list(CONFIGS), help="models; default: tiny")
     group.addoption("--row", action="append", help="rows; default: all")
+    group.addoption("--device", default="cpu", help="cpu or cuda")
     group.addoption("--rounds", type=int, help="timed rounds, in place of the model's own")
 
 
@@ -35,12 +37,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A bench file's GROUP says whose cases it runs."""
     if "case" in metafunc.fixturenames:
         option = metafunc.config.getoption
-        found = cases(option("model") or ["tiny"], [metafunc.module.GROUP], option("row"))
+        found = cases(option("model") or ["tiny"], [metafunc.module.GROUP], option("row"), option("device"))
         metafunc.parametrize("case", found, ids=[case.name for case in found])
 
 
-def peak_gib() -> float:
-    """Of this process so far, resident."""
+def wait(device: str) -> None:
+    """Until all work that the device was given is done."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def peak_gib(device: str = "cpu") -> float:
+    """Of this process so far, resident; of a GPU, its tensors since the benchmark began."""
+    if device.startswith("cuda"):
+        return round(torch.cuda.max_memory_allocated(device) / GIB, 3)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return round(peak / GIB, 3)
 
@@ -71,22 +81,26 @@ def measured(benchmark: Any, case: Case, request: pytest.FixtureRequest) -> Meas
             with plain_operations(case.row.plain):
                 wall_start, cpu_start = time.perf_counter(), time.process_time()
                 result = run(*given)
+                wait(case.device)
                 wall.append(time.perf_counter() - wall_start)
                 cpu.append(time.process_time() - cpu_start)
             return result
 
         def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
             gc.collect()
+            wait(case.device)
             return (() if start is None else (start(),)), {}
 
-        before = peak_gib()
+        if case.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(case.device)
+        before = peak_gib(case.device)
         for _ in range(warmup):
             once(*setup()[0])
         result = benchmark.pedantic(once, setup=setup, rounds=rounds, iterations=1)
         info = benchmark.extra_info
         info.update(case=case.name, wall_s=wall[warmup:], cpu_s=cpu[warmup:])
         info.update(warmup_wall_s=wall[:warmup], warmup_cpu_s=cpu[:warmup])
-        info.update(peak_gib=peak_gib(), peak_before_gib=before)
+        info.update(peak_gib=peak_gib(case.device), peak_before_gib=before)
         return result
 
     return measure

@@ -71,7 +71,8 @@ class Released(Eraser):
         add("local", 1.0, self._local(erasure.w_u, erasure.w_t, draws.c, losses, "local"))
         if adjacency.weight:
             share = 1.0 if adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
-            for z, alpha in zip(draws.z_adjacent.split(1), draws.alpha.double().split(1), strict=True):
+            drawn = (draws.z_adjacent, draws.alpha.double())
+            for z, alpha in zip(*(x.to(erasure.w_u.device).split(1) for x in drawn), strict=True):
                 toward = self.student.mapping(z, self.space.cond) - erasure.w_u
                 offset = alpha * (toward / norm_of(toward, recipe.target.norm))
                 w_student, w_teacher = erasure.w_u + offset, erasure.w_t + offset

@@ -3,6 +3,7 @@
     python examples/benchmarks/run.py                              # all but the tiny model: hours
     python examples/benchmarks/run.py --config medium --group step
     python examples/benchmarks/run.py --config full512 --row ours --row released-pairs --rounds 1
+    python examples/benchmarks/run.py --device cuda --out examples/benchmarks/gpu/results --config full512
     python examples/benchmarks/run.py --list                       # what is there, what is missing
 
 Each row runs in a process of its own and is stored when it ends: a killed run goes on where it stood, and a
@@ -75,12 +76,18 @@ def commit() -> str:
         return "unknown"
 
 
-def machine(report: dict[str, Any], threads: int) -> dict[str, Any]:
+def machine(report: dict[str, Any], threads: int, device: str = "cpu") -> dict[str, Any]:
     """What figures hang on, without the machine's name."""
     from importlib.metadata import version
 
     cpu = report.get("machine_info", {}).get("cpu", {})
+    gpu = {}
+    if device.startswith("cuda"):
+        import torch
+
+        gpu = {"GPU": torch.cuda.get_device_name(device)}
     return {
+        **gpu,
         "CPU": str(cpu.get("brand_raw") or platform.machine()).replace("/", "-"), "cores": os.cpu_count(),
         "threads": threads, "torch": version("torch").partition("+")[0],
         "Python": platform.python_version(), "commit": commit(),
@@ -88,7 +95,9 @@ def machine(report: dict[str, Any], threads: int) -> dict[str, Any]:
 
 
 def too_large(case: Case) -> str | None:
-    """Why the row is passed over, if this machine is too small for it."""
+    """Why the row is passed over, if this machine is too small for it. A GPU says so itself."""
+    if case.device != "cpu":
+        return None
     needed, there = case.row.needs_gib.get(case.config.name, 0.0), memory_gib()
     return (
         f"passed over: it takes about {needed:g} GiB of memory, {there:.1f} are here"
@@ -104,7 +113,7 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
         command = [
             sys.executable, "-m", "pytest", str(HERE / f"bench_{case.row.group}.py"), "-q", "-x", "-p",
             "no:cacheprovider", "--benchmark-only", f"--benchmark-json={report}",
-            f"--model={case.config.name}", f"--row={case.row.name}",
+            f"--model={case.config.name}", f"--row={case.row.name}", f"--device={case.device}",
         ]  # fmt: skip
         command += [f"--rounds={args.rounds}"] if args.rounds else []
         with log.open("wb") as file:
@@ -125,8 +134,22 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
             return {"failed": why}
         found = json.loads(report.read_text())
     (entry,) = found["benchmarks"]
-    figures = {key: entry["extra_info"][key] for key in KEPT if key in entry["extra_info"]}
-    return {**figures, "machine": machine(found, args.threads)}
+    return kept(entry, machine(found, args.threads, case.device))
+
+
+def kept(entry: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
+    """What is stored of a benchmark's entry in pytest-benchmark's report, and the machine that it is of."""
+    info = entry["extra_info"]
+    return {**{key: info[key] for key in KEPT if key in info}, "machine": of}
+
+
+def take(report: Path, folder: Path, threads: int, device: str) -> None:
+    """Stores all of a report that pytest wrote on this machine, many rows in one process."""
+    found = json.loads(report.read_text())
+    of = machine(found, threads, device)
+    known = {case.name: case for case in cases(device=device)}
+    for entry in found["benchmarks"]:
+        store(folder, known[entry["extra_info"]["case"]], kept(entry, of))
 
 
 def store(folder: Path, case: Case, result: dict[str, Any]) -> None:
@@ -154,6 +177,8 @@ def main() -> None:
     parser.add_argument(
         "--row", action="append", choices=sorted({row.name for row in ROWS}), help="default: all"
     )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--take", type=Path, help="store this report of pytest's --benchmark-json, no more")
     parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--list", action="store_true", help="only list the rows")
     parser.add_argument(
@@ -166,7 +191,12 @@ def main() -> None:
         "--force", action="store_true", help="also rows that this machine's memory is too small for"
     )
     args = parser.parse_args()
-    chosen = cases(args.config or [c for c in CONFIGS if c != "tiny"], args.group, args.row)
+    if args.take:
+        take(args.take, args.out, args.threads, args.device)
+        print(write(args.out))
+        return
+    names = args.config or [c for c in CONFIGS if c != "tiny"]
+    chosen = cases(names, args.group, args.row, args.device)
     if not chosen:
         parser.error("no model has such a row; --list names them")
     if args.list:

@@ -34,6 +34,11 @@ def read(folder: Path, case: Case) -> Result | None:
         return None
 
 
+def every(configs: list[str] | None = None, groups: list[str] | None = None) -> list[Case]:
+    """Those of any device."""
+    return cases(configs, groups, device="cuda")
+
+
 def number(value: float) -> str:
     """Three digits."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
@@ -81,7 +86,7 @@ def table(folder: Path, group: list[Case]) -> list[str]:
 def machines(folder: Path) -> list[str]:
     """Where and by what the results were made; more than one line means that ratios mix machines."""
     found: dict[str, int] = {}
-    for case in cases():
+    for case in every():
         machine = (read(folder, case) or {}).get("machine")
         if machine:
             words = ", ".join(f"{key} {value}" for key, value in machine.items())
@@ -104,7 +109,7 @@ def tables(folder: Path) -> str:
         *machines(folder),
     ]
     for config in CONFIGS.values():
-        parts = {group: table(folder, cases([config.name], [group])) for group in GROUPS}
+        parts = {group: table(folder, every([config.name], [group])) for group in GROUPS}
         if any(parts.values()):
             lines += [f"## {config.name}: {config.title}", ""]
         for group, rows in parts.items():

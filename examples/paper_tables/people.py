@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -86,19 +87,21 @@ class Studio:
 
     def __init__(
         self,
-        head: Path,
+        head: Path | None,
         cache: Path,
         inverter: Inverter,
         judge: IdentityEncoder,
         cameras: Tensor,
         threshold: float,
     ):
-        self.head, self.cache = heads.HeadModel(head), cache
+        self.head, self.cache = head, cache
         self.inverter, self.judge, self.cameras, self.threshold = inverter, judge, cameras, threshold
-        self.detector = Detector()
 
     def person(self, scenario: str, index: int) -> Person:
-        """The identity `index` of a scenario: the first of its candidates that the model can show at all."""
+        """The identity `index` of a scenario: the first of its candidates that the model can show at all.
+
+        Without a head file, only those that are in the cache (RuntimeError).
+        """
         if scenario == "random":
             return random_person(self.inverter.space, index)
         file = self.cache / f"person-{scenario}-{index}.pt"
@@ -110,8 +113,11 @@ class Studio:
         return Person(**torch.load(file, weights_only=True))
 
     def _find(self, scenario: str, index: int) -> Person:
+        if self.head is None:
+            raise RuntimeError("the head file is missing: ../synthetic_heads/fetch_head.py gets it")
+        head = heads.HeadModel(self.head)
         for passed in range(PLACES):
-            pictures = pictures_of(self.head, scenario, index * PLACES + passed)
+            pictures = pictures_of(head, scenario, index * PLACES + passed)
             crops = [self._crop(picture) for picture in pictures]
             if any(crop is None for crop in crops):
                 continue
@@ -124,8 +130,12 @@ class Studio:
                 return Person(ws, photos, cosine, passed)
         raise RuntimeError("no candidate was recognised")
 
+    @cached_property
+    def _detector(self) -> Detector:
+        return Detector()
+
     def _crop(self, pixels: np.ndarray) -> Tensor | None:
         picture = Image.fromarray(pixels)
-        faces = self.detector.detect(picture)
+        faces = self._detector.detect(picture)
         size = self.inverter.model.config.img_resolution
         return to_tensor(np.asarray(eg3d_crop(picture, faces[0].points, size).image)) if faces else None

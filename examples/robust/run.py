@@ -31,7 +31,6 @@ from guide_hub.attacks.case import make_case
 from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.views import render_views
-from guide_hub.faces.registry import BUNDLE
 from guide_hub.interrupt import stopping
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
@@ -44,8 +43,8 @@ FIRST = 100  # the study of sequences has the people before
 
 
 class Bench:
-    def __init__(self, cache: Path) -> None:
-        self.lab, self.cache = Lab("heads-fast"), cache
+    def __init__(self, cache: Path, device: str) -> None:
+        self.lab, self.cache = Lab("heads-fast", device), cache
 
     def cell(self, name: str, index: int, full: bool) -> dict[str, Any]:
         lab, recipe = self.lab, recipe_of(name)
@@ -72,7 +71,7 @@ class Bench:
     def erased(self, name: str, recipe: Recipe, index: int) -> tuple[EG3D, int, float, torch.Tensor]:
         """The model without the person, the steps and CPU seconds that it took, and where they were sent."""
         lab = self.lab
-        student = EG3D.from_pretrained(str(BUNDLE)).eval()
+        student = lab.model()
         kept = Checkpoint(self.cache, f"erased-{name}-{recipe.digest()[:12]}-{index}")
         found = kept.kept("end")
         if found is None:
@@ -92,7 +91,8 @@ class Bench:
             }  # fmt: skip
             kept.keep("end", found)
         student.backbone.synthesis.load_state_dict(found["synthesis"])
-        return student.requires_grad_(False), found["steps"], found["seconds"], found["w_t"]
+        w_t = found["w_t"].to(lab.device)
+        return student.requires_grad_(False), found["steps"], found["seconds"], w_t
 
 
 def inputs(lab: Lab, name: str) -> dict[str, Any]:
@@ -124,10 +124,11 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="the full search, and the difference beacon")
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", action="store_true", help="only write RESULTS.md")
     args = parser.parse_args()
     if not args.table:
-        bench, search = Bench(args.cache), "full" if args.full else "quick"
+        bench, search = Bench(args.cache, args.device), "full" if args.full else "quick"
         for index in range(args.people):
             for name in args.only:
                 cells = stored(bench.lab, name)

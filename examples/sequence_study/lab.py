@@ -39,17 +39,19 @@ from guide_hub.recipe import Recipe, load_recipe
 NEIGHBOURS = 5  # of each erased person
 RANDOM = 400  # people behind the collateral law
 DRIFT_SAMPLES, DRIFT_SEED = 500, 0
+PEOPLE = 20  # looked at together
 MARKS = (1, 5, 10, 20, 50)  # people erased, at which drift, neighbours and the collateral law are measured
 
 
 class Lab:
     """The builtin model, its networks, and the source's side of all that is measured."""
 
-    def __init__(self, recipe: str) -> None:
-        self.source = EG3D.from_pretrained(str(BUNDLE)).eval().requires_grad_(False)
+    def __init__(self, recipe: str, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.source = self.model().requires_grad_(False)
         self.recipe = load_recipe(recipe)
         self.names = choose(self.source.config, self.recipe)
-        self.networks = load(self.names, torch.device("cpu"))
+        self.networks = load(self.names, self.device)
         self.judge = self.networks.identity_judge
         self.space = LatentSpace(self.source)
         self.sha256 = file_sha256(BUNDLE / "model.safetensors")
@@ -62,6 +64,10 @@ class Lab:
         self.threshold = calibration.threshold
         self.kin = load_kin(self.source, self.networks.identity_loss, self.three[1:2], [BUNDLE])
         self.subjects: dict[int, Sitter] = {}
+
+    def model(self) -> EG3D:
+        """The builtin model, for an erasure to change."""
+        return EG3D.from_pretrained(str(BUNDLE), map_location=self.device).eval()
 
     def subject(self, index: int) -> Sitter:
         """The person, of whom the first of four latents is erased."""
@@ -90,8 +96,8 @@ class Lab:
         """`measure_retained` of the gate, with the source's side made once."""
         ws, source = self._retained
         perceptual, cosines, distances = self.networks.perceptual, [], []
-        for w, (embedding, maps) in zip(ws.split(1), source, strict=True):
-            pictures = render_views(erased, w, self.three)[0]
+        for w, (embedding, maps) in zip(ws.split(PEOPLE), source, strict=True):
+            pictures = render_views(erased, w, self.three).flatten(0, 1)
             cosines.append((self.judge(pictures) * embedding).sum(-1))
             distances.append(perceptual.distance(perceptual.features(pictures), maps))
         cosine = torch.cat(cosines)
@@ -105,7 +111,7 @@ class Lab:
     def _retained(self) -> tuple[Tensor, list[tuple[Tensor, list[Tensor]]]]:
         perceptual = self.networks.perceptual
         ws = self.space.random(self.recipe.gate.retained_people, torch.Generator().manual_seed(RETAINED_SEED))
-        pictures = (render_views(self.source, w, self.three)[0] for w in ws.split(1))
+        pictures = (render_views(self.source, w, self.three).flatten(0, 1) for w in ws.split(PEOPLE))
         with torch.no_grad():
             return ws, [(self.judge(p), perceptual.features(p)) for p in pictures]
 
@@ -166,7 +172,7 @@ class Lab:
     def _extractor(self) -> Any:
         from real_nets import inception_weights
 
-        return load_features(f"inception:{inception_weights()}")
+        return load_features(f"inception:{inception_weights()}").to(self.device)
 
 
 def _drift(found: Any) -> dict[str, float | None]:
@@ -185,8 +191,7 @@ def peak_gib() -> float:
 
 def make_eraser(lab: Lab, recipe: Recipe) -> Eraser:
     """For targets and neighbours alone; it trains nothing."""
-    student = EG3D.from_pretrained(str(BUNDLE)).eval()
-    return Eraser(student, lab.source, recipe, lab.networks.perceptual, lab.networks.identity_loss)
+    return Eraser(lab.model(), lab.source, recipe, lab.networks.perceptual, lab.networks.identity_loss)
 
 
 class Clock:

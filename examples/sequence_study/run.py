@@ -3,6 +3,7 @@
     python run.py --people 10                                  # every mode, the first order
     python run.py --people 20 --modes replay chain --seeds 3   # goes on where the ten ended
     python run.py --people 20 --modes replay chain --drift     # adds FID and KID at the marks
+    python run.py --people 50 --modes replay --device cuda     # seconds a person; not the same bytes
     python run.py --table                                      # RESULTS.md and plots from results/
 
 A cell is one erasure with its row of the matrix, minutes long, stored when it ends; a killed run goes on
@@ -27,7 +28,6 @@ import torch
 from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.identity import PersonMeasure
-from guide_hub.faces.registry import BUNDLE
 from guide_hub.interrupt import stopping
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
@@ -85,8 +85,7 @@ class Study:
         """Erases and measures whom the results lack."""
         if self.rows and self.rows[-1]["k"] >= len(self.people):
             return
-        student = EG3D.from_pretrained(str(BUNDLE)).eval()
-        nets = self.lab.networks
+        student, nets = self.lab.model(), self.lab.networks
         with stopping() as stopper:
             sequence = Sequence(
                 student,
@@ -149,7 +148,7 @@ class Study:
         for row in self.rows:
             kept = None if "drift" in row else self.checkpoint.kept(f"weights-{row['k']}")
             if kept is not None:
-                student = EG3D.from_pretrained(str(BUNDLE)).eval().requires_grad_(False)
+                student = self.lab.model().requires_grad_(False)
                 student.backbone.synthesis.load_state_dict(kept["synthesis"])
                 self.store(row | {"drift": self.lab.drift(student)})
 
@@ -166,7 +165,11 @@ class Study:
         self.rows = sorted([*(r for r in self.rows if r["k"] != row["k"]), row], key=lambda r: r["k"])
         print(self.file.stem, json.dumps(row), file=sys.stderr, flush=True)
         lines = ",\n  ".join(json.dumps(r) for r in self.rows)
-        head = {"mode": self.mode, "options": dataclasses.asdict(self.recipe.sequence)}
+        head = {
+            "mode": self.mode,
+            "device": self.lab.device.type,
+            "options": dataclasses.asdict(self.recipe.sequence),
+        }
         inputs = json.dumps(self.inputs())
         write(self.file, f'{json.dumps(head)[:-1]},\n "inputs": {inputs},\n "rows": [\n  {lines}\n ]}}\n')
 
@@ -185,11 +188,12 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", choices=list(MODES), default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="which, by number")
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--drift", action="store_true", help="FID and KID of what is erased already")
     parser.add_argument("--table", action="store_true", help="only write RESULTS.md and the plots")
     args = parser.parse_args()
     if not args.table:
-        lab = Lab(RECIPE)
+        lab = Lab(RECIPE, args.device)
         for seed in args.seeds:
             for mode in args.modes:
                 study = Study(lab, mode, seed, args.people, args.cache)

@@ -44,20 +44,22 @@ from table import write_table
 
 RESULTS = HERE / "results"
 PEOPLE = 10
+TOGETHER = 20  # retained people who are looked at together
 
 
 class Bench:
     """The builtin model, its networks, its people, and the source's side of what is measured."""
 
-    def __init__(self, head: Path, cache: Path) -> None:
+    def __init__(self, head: Path | None, cache: Path, device: str = "cpu") -> None:
         from people import Studio
 
         cache.mkdir(parents=True, exist_ok=True)
-        self.source = EG3D.from_pretrained(str(BUNDLE)).eval().requires_grad_(False)
+        self.device = torch.device(device)
+        self.source = self.model().requires_grad_(False)
         recipe = load_recipe("heads")
         self.gate = recipe.gate
         names = choose(self.source.config, recipe)
-        self.networks = nets = load(names, torch.device("cpu"))
+        self.networks = nets = load(names, self.device)
         self.cameras = yaw_cameras(self.source, recipe.camera, recipe.gate.views)
         self.three = yaw_cameras(self.source, recipe.camera, RETAINED_VIEWS)
         self.kin = load_kin(self.source, nets.identity_loss, self.three[1:2], [BUNDLE])
@@ -72,14 +74,17 @@ class Bench:
         self.space = inverter.space
         self.retained: dict[int, tuple[Tensor, list[tuple[Tensor, list[Tensor]]]]] = {}
 
+    def model(self) -> EG3D:
+        return EG3D.from_pretrained(str(BUNDLE), map_location=self.device).eval()
+
     def cell(self, rung: Rung, index: int, seed: int) -> dict[str, Any]:
         """Erases person `index` under `seed` and measures as `guide-hub erase` does."""
         person = self.studio.person("ood", index)
         assert person.photos is not None
         assert person.likeness is not None
         shown = [0, *(k for k in range(1, 4) if float(person.likeness[k]) >= self.threshold)]
-        ws, photos = person.ws[shown], person.photos[shown]
-        student = EG3D.from_pretrained(str(BUNDLE)).eval()
+        ws, photos = (x[shown].to(self.device) for x in (person.ws, person.photos))
+        student = self.model()
         nets = self.networks
         with climbing(rung) as make:
             eraser = make(student, self.source, rung.recipe, nets.perceptual, nets.identity_loss)
@@ -99,7 +104,8 @@ class Bench:
         others = measure.others_after.verified if measure.others_after else None
         gone = self.gate.gone(measure.after.verified, others)
         return {
-            "person": index, "seed": seed, "steps": steps, "cpu_s": round(cpu, 2), "wall_s": round(wall, 2),
+            "person": index, "seed": seed, "steps": steps, "device": self.device.type,
+            "cpu_s": round(cpu, 2), "wall_s": round(wall, 2),
             "verified": measure.after.verified, "others_verified": others,
             "id": round(measure.guide, 4), "held_out_photos": len(shown) - 1,
             "retained": retained, "retained_lpips": round(distance, 5),
@@ -113,12 +119,12 @@ class Bench:
         if seed not in self.retained:
             rng = torch.Generator().manual_seed(RETAINED_SEED + seed)
             ws = self.space.random(self.gate.retained_people, rng)
-            pictures = [render_views(self.source, w, self.three)[0] for w in ws.split(1)]
+            pictures = [render_views(self.source, w, self.three).flatten(0, 1) for w in ws.split(TOGETHER)]
             self.retained[seed] = ws, [(judge(p), perceptual.features(p)) for p in pictures]
         ws, source = self.retained[seed]
         cosines, distances = [], []
-        for w, (embedding, maps) in zip(ws.split(1), source, strict=True):
-            pictures = render_views(student, w, self.three)[0]
+        for w, (embedding, maps) in zip(ws.split(TOGETHER), source, strict=True):
+            pictures = render_views(student, w, self.three).flatten(0, 1)
             cosines.append((judge(pictures) * embedding).sum(-1))
             distances.append(perceptual.distance(perceptual.features(pictures), maps))
         verified = (torch.cat(cosines) >= self.threshold).double().mean()
@@ -156,6 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--head", type=Path, help="the head file of ../synthetic_heads/fetch_head.py")
     parser.add_argument("--cache", type=Path, default=HERE / "cache", help="private: people's latents")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="*", help="rungs")
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--seeds", type=int, default=3)
@@ -163,9 +170,7 @@ def main() -> None:
     args = parser.parse_args()
     rungs = [rung for rung in RUNGS if not args.only or rung.name in args.only]
     if not args.table:
-        if args.head is None:
-            parser.error("--head is missing: ../synthetic_heads/fetch_head.py gets it")
-        bench = Bench(args.head, args.cache)
+        bench = Bench(args.head, args.cache, args.device)
         for seed in range(args.seeds):
             for rung in rungs:
                 for index in range(args.people):

@@ -196,7 +196,7 @@ class LadderEraser(Eraser):
         w_avg = self.space.w_avg[0, 0]
         ws = self.space.random(4000, torch.Generator().manual_seed(1))[:, 0] - w_avg
         cov = ws.T @ ws / len(ws)
-        cov += ridge * cov.diagonal().mean() * torch.eye(len(cov))
+        cov += ridge * cov.diagonal().mean() * torch.eye(len(cov), device=cov.device)
         w_id, move = erasure.w_u[0, 0] - w_avg, erasure.w_t[0, 0] - erasure.w_u[0, 0]
         key = torch.linalg.solve(cov, w_id)
         key = key / (key @ w_id)

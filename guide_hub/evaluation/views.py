@@ -14,6 +14,7 @@ from guide_hub.recipe import Camera
 
 YAW = math.pi / 12  # GUIDE's evaluation: yaws linspace(-pi/12, pi/12)
 BATCH = 8
+GPU_PIXELS = 64 * 128 * 128  # in one batch on a GPU, which is idle with fewer
 
 
 def yaw_cameras(model: EG3D, camera: Camera, views: int) -> Tensor:
@@ -26,23 +27,31 @@ def yaw_cameras(model: EG3D, camera: Camera, views: int) -> Tensor:
 def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH, rays: int | None = None) -> Tensor:
     """Every latent from every camera: ws [N, num_ws, w_dim], c [V, 25] -> [N, V, 3, H, W] in [-1, 1].
 
-    `rays`: the side of the pictures before super-resolution, None: the model's.
+    `batch` pictures at a time; on a GPU it may be more, and of several latents. `rays`: the side of the
+    pictures before super-resolution, None: the model's.
     """
-    people = []
-    for w in ws.split(1):
-        planes = model.planes(w, noise_mode="const")
-        images = [
-            model.render(
-                planes.expand(len(part), *planes.shape[1:]),
-                w.expand(len(part), -1, -1),
-                part,
-                deterministic=True,
-                neural_rendering_resolution=rays,
-            )["image"]
-            for part in c.split(batch)
-        ]
-        people.append(torch.cat(images).clamp(-1, 1))
-    return torch.stack(people)
+    views, people = len(c), 1
+    if ws.is_cuda:
+        batch = max(batch, GPU_PIXELS // model.config.img_resolution**2)
+        people = max(1, batch // views)
+    found = []
+    for some in ws.split(people):
+        planes = model.planes(some, noise_mode="const")
+        cameras = range(0, views, batch)
+        parts = [_render(model, planes, some, c[k : k + batch], rays) for k in cameras]
+        found.append(torch.cat(parts, 1).clamp(-1, 1))
+    return torch.cat(found)
+
+
+def _render(model: EG3D, planes: Tensor, ws: Tensor, c: Tensor, rays: int | None) -> Tensor:
+    """planes [N, ...] of ws from each of c [V, 25]: [N, V, 3, H, W]."""
+    n, views = len(ws), len(c)
+    if n == 1:  # without copies
+        planes, ws = planes.expand(views, *planes.shape[1:]), ws.expand(views, -1, -1)
+    else:
+        planes, ws, c = planes.repeat_interleave(views, 0), ws.repeat_interleave(views, 0), c.repeat(n, 1)
+    images = model.render(planes, ws, c, deterministic=True, neural_rendering_resolution=rays)["image"]
+    return images.unflatten(0, (n, views))
 
 
 @torch.no_grad()
@@ -50,4 +59,6 @@ def embed_views(
     model: EG3D, ws: Tensor, c: Tensor, judge: IdentityEncoder, batch: int = BATCH, rays: int | None = None
 ) -> Tensor:
     """Unit embeddings of every latent from every camera: [N, V, E]. Pictures are not kept."""
-    return torch.stack([judge(render_views(model, w, c, batch, rays)[0]) for w in ws.split(1)])
+    people = max(1, GPU_PIXELS // model.config.img_resolution**2 // len(c)) if ws.is_cuda else 1
+    pictures = (render_views(model, some, c, batch, rays) for some in ws.split(people))
+    return torch.cat([judge(p.flatten(0, 1)).unflatten(0, p.shape[:2]) for p in pictures])

@@ -112,6 +112,32 @@ class Pairs:
     once: bool = False
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Latents `part` of a step's pairs, which are the `nth` of their name: other terms may come and go."""
+
+    number: int
+    pairs: Pairs
+    nth: int
+    part: slice
+
+    @property
+    def size(self) -> int:
+        return int(self.part.stop - self.part.start)
+
+    @property
+    def w_student(self) -> Tensor:
+        return self.pairs.w_student[self.part]
+
+    @property
+    def w_teacher(self) -> Tensor:
+        return self.pairs.w_teacher[self.part]
+
+    def place(self, draws: Draws) -> tuple[int, str, int, int]:
+        """What its seed hangs on, and what a pool's draws are known by."""
+        return draws.seed, self.pairs.name, self.nth, self.part.start
+
+
 def step_seed(*parts: int | str) -> int:
     """A step's seed from the run's seed and the step's place, so that resuming needs no generator state."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
@@ -397,9 +423,10 @@ class Eraser:
 
         A chunk is `micro_batch` latents of a term. With const noise and deterministic rays that changes
         nothing but the memory, so terms are split further where there are others to share with; otherwise
-        it changes the noise's draws too, since each chunk has a seed of its own.
+        it changes the noise's draws too, since each chunk has a seed of its own. On CUDA,
+        `speed.whole_step` has all chunks go together.
         """
-        recipe, found, number = self.recipe, [], 0
+        recipe, chunks, number = self.recipe, list[Chunk](), 0
         repeats = recipe.noise == "const" and recipe.deterministic_rays
         for term, pair in enumerate(pairs):
             n, nth = len(pair.w_student), sum(other.name == pair.name for other in pairs[:term])
@@ -408,35 +435,56 @@ class Eraser:
                 size = min(size, -(-n // of))
             for start in range(0, n, size):
                 if number % of == first:
-                    with products(recipe.speed):
-                        found.append(self._chunk(number, pair, draws, nth, slice(start, start + size)))
+                    chunks.append(Chunk(number, pair, nth, slice(start, min(start + size, n))))
                 number += 1
-        return found
+        whole = recipe.speed.whole_step and self.space.device.type == "cuda"
+        whole = whole and (repeats or not recipe.shared_noise)  # the two sides' batches need not be the same
+        with products(recipe.speed):
+            batches = [chunks] if whole and chunks else [[chunk] for chunk in chunks]
+            return [figures for batch in batches for figures in self._batch(batch, draws)]
 
-    def _chunk(self, number: int, pairs: Pairs, draws: Draws, nth: int, part: slice) -> Figures:
-        """Latents `part` of a step's pairs, of their name the `nth`: other terms may come and go."""
-        recipe, place = self.recipe, (draws.seed, pairs.name, nth, part.start)
-        seed = step_seed(*place)
-        how = Rendering(recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays)
-        aim = self._aim(pairs.w_teacher[part], draws, how, pairs.weights, None if pairs.once else place)
-        terms = self.loss(view(self.student, pairs.w_student[part], draws.c, how, side=0), aim, pairs.away)
-        total = weighted(terms, pairs.weights).sum()
-        total.backward()
-        raw = {f"{pairs.name}.{name}": value.tolist() for name, value in terms.items()}
-        return Figures(number, pairs.name, float(total.detach()), raw)
+    def _batch(self, chunks: list[Chunk], draws: Draws) -> list[Figures]:
+        """Gradients of chunks that go through the networks together, with the first one's seed."""
+        how = self._rendering(chunks[0], draws)
+        aims = self._aims(chunks, draws)
+        shown = view(self.student, torch.cat([c.w_student for c in chunks]), draws.c, how, side=0)
+        parts = [(c.size, aim, c.pairs.away) for c, aim in zip(chunks, aims, strict=True)]
+        terms = self.loss.batch(shown, parts)
+        totals = [weighted(t, c.pairs.weights).sum() for c, t in zip(chunks, terms, strict=True)]
+        torch.stack(totals).sum().backward()
+        return [
+            Figures(
+                chunk.number,
+                chunk.pairs.name,
+                float(total.detach()),
+                {f"{chunk.pairs.name}.{name}": value.tolist() for name, value in found.items()},
+            )
+            for chunk, found, total in zip(chunks, terms, totals, strict=True)
+        ]
 
-    def _aim(
-        self, w: Tensor, draws: Draws, how: Rendering, weights: Weights, key: tuple[int, str, int, int] | None
-    ) -> Aim:
-        """The teacher's side of a term; of a pool's draws, which have a key, it is made once."""
-        if key is not None and key in self.aims:
-            return self.aims[key]
-        with torch.no_grad():
-            aim = self.loss.aim(view(self.teacher, w, draws.c, how, side=1), weights)
-        if self.recipe.speed.pool and key is not None:
-            kept = sum(other.maps_size for other in self.aims.values()) + aim.maps_size
-            self.aims[key] = aim if kept <= MAPS_KEPT else replace(aim, maps=None)
-        return aim
+    def _rendering(self, chunk: Chunk, draws: Draws) -> Rendering:
+        recipe, seed = self.recipe, step_seed(*chunk.place(draws))
+        return Rendering(
+            recipe.noise, recipe.deterministic_rays, recipe.shared_noise, seed, recipe.speed.rays
+        )
+
+    def _aims(self, chunks: list[Chunk], draws: Draws) -> list[Aim]:
+        """The teacher's side of a batch; of a pool's draws, which come round, it is made once."""
+        places = [None if c.pairs.once or not self.recipe.speed.pool else c.place(draws) for c in chunks]
+        aims = [self.aims.get(place) if place is not None else None for place in places]
+        new = [i for i, aim in enumerate(aims) if aim is None]
+        if new:
+            how = self._rendering(chunks[new[0]], draws)
+            w = torch.cat([chunks[i].w_teacher for i in new])
+            with torch.no_grad():
+                shown = view(self.teacher, w, draws.c, how, side=1)
+            made = self.loss.aims(shown, [(chunks[i].size, chunks[i].pairs.weights) for i in new])
+            for i, aim in zip(new, made, strict=True):
+                aims[i] = aim
+                if (place := places[i]) is not None:
+                    kept = sum(other.maps_size for other in self.aims.values()) + aim.maps_size
+                    self.aims[place] = aim if kept <= MAPS_KEPT else replace(aim, maps=None)
+        return [aim for aim in aims if aim is not None]
 
     def draw_at(self, erasure: Erasure, seed: int, k: int, step: int) -> Draws:
         """The draws of identity k's step. Of those of a pool, which come round again, rehearsals are new in

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -105,29 +105,65 @@ class PairLoss:
     @torch.no_grad()
     def aim(self, teacher: View, weights: Weights) -> Aim:
         """The teacher's side, without a graph. It serves any number of students."""
-        return Aim(
-            teacher.planes if weights.l2 else None,
-            teacher.image if weights.perceptual else None,
-            self.maps_of(teacher.image) if weights.perceptual else None,
-            self.embed(teacher.image) if weights.identity else None,
+        (aim,) = self.aims(teacher, [(len(teacher.image), weights)])
+        return aim
+
+    @torch.no_grad()
+    def aims(self, teacher: View, parts: Sequence[tuple[int, Weights]]) -> list[Aim]:
+        """The same of a batch: its first so many latents under the first weights, the next, and so on."""
+        sizes = [size for size, _ in parts]
+        planes, images = (split(x, sizes) for x in (teacher.planes, teacher.image))
+        maps, embeddings = self._seen(
+            teacher.image, sizes, any(w.perceptual for _, w in parts), any(w.identity for _, w in parts)
         )
+        return [
+            Aim(
+                planes[i] if weights.l2 else None,
+                images[i] if weights.perceptual else None,
+                maps[i] if weights.perceptual else None,
+                embeddings[i] if weights.identity else None,
+            )
+            for i, (_, weights) in enumerate(parts)
+        ]
 
     def __call__(self, student: View, aim: Aim, away: Away | None = None) -> dict[str, Tensor]:
         """With `away`, "repulsion" too: how far the mean cosine to the person's views is over the free."""
-        terms = {}
-        if aim.planes is not None:
-            terms["l2"] = (student.planes - aim.planes).square().flatten(1).mean(1)
-        if aim.image is not None:
-            with torch.no_grad():
-                maps = aim.maps or self.maps_of(aim.image)
-            terms["perceptual"] = self.perceptual.distance(self.maps_of(student.image), maps)
-        if aim.embedding is not None or away is not None:
-            shown = self.embed(student.image)
-            if aim.embedding is not None:
-                terms["identity"] = 1 - (shown * aim.embedding).sum(1)
-            if away is not None:
-                terms["repulsion"] = ((shown @ away.person.T).mean(1) - away.above).clamp(min=0)
+        (terms,) = self.batch(student, [(len(student.image), aim, away)])
         return terms
+
+    def batch(self, student: View, parts: Sequence[tuple[int, Aim, Away | None]]) -> list[dict[str, Tensor]]:
+        """The same of a batch, whose latents belong to the parts in turn. The networks see all at once."""
+        sizes = [size for size, _, _ in parts]
+        planes = split(student.planes, sizes)
+        maps, embeddings = self._seen(
+            student.image,
+            sizes,
+            any(aim.image is not None for _, aim, _ in parts),
+            any(aim.embedding is not None or away is not None for _, aim, away in parts),
+        )
+        found = []
+        for i, (_, aim, away) in enumerate(parts):
+            terms = {}
+            if aim.planes is not None:
+                terms["l2"] = (planes[i] - aim.planes).square().flatten(1).mean(1)
+            if aim.image is not None:
+                with torch.no_grad():
+                    theirs = aim.maps or self.maps_of(aim.image)
+                terms["perceptual"] = self.perceptual.distance(maps[i], theirs)
+            if aim.embedding is not None:
+                terms["identity"] = 1 - (embeddings[i] * aim.embedding).sum(1)
+            if away is not None:
+                terms["repulsion"] = ((embeddings[i] @ away.person.T).mean(1) - away.above).clamp(min=0)
+            found.append(terms)
+        return found
+
+    def _seen(
+        self, images: Tensor, sizes: list[int], perceptual: bool, identity: bool
+    ) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """Each part's feature maps and embeddings, empty where they are not wanted."""
+        stages = [split(maps, sizes) for maps in self.maps_of(images)] if perceptual else []
+        by_part = [[maps[i] for maps in stages] for i in range(len(sizes))]
+        return by_part, split(self.embed(images), sizes) if identity else []
 
 
 def quickened(network: Callable[[Tensor], Any], speed: Speed) -> Callable[[Tensor], Any]:
@@ -155,6 +191,11 @@ def products(speed: Speed) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32 = before
+
+
+def split(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    """x along its first axis; a single part is x itself, since even a split's gradient is a copy."""
+    return [x] if len(sizes) == 1 else list(x.split(sizes))
 
 
 def weighted(terms: dict[str, Tensor], weights: Weights) -> Tensor:
