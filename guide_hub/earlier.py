@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from guide_hub.recipe import Gate, Recipe
     from guide_hub.survey import Survey
 
+PHOTOS = "photos"  # in an entry's `extra`: latents of the photos that found the person
 MODEL = "model"  # in an entry's `extra`: SHA-256 of the weights that its run left
 DIGEST = "recipe_sha256"  # the recipe's digest
 STEP = "step"  # the number, on the record, of the last person whom the same step erased
@@ -152,7 +153,7 @@ def memories(entries: Iterable[Entry]) -> list[Memory]:
     """The entries as a sequence takes them, on the CPU."""
     from guide_hub.modes import Memory
 
-    return [Memory(e.w_u, e.w_t, e.basis or {}) for e in entries]
+    return [Memory(e.w_u, e.w_t, e.basis or {}, e.extra.get(PHOTOS)) for e in entries]
 
 
 def move(state: Path, base_sha256: str, known: Sequence[Entry], now: Sequence[Memory]) -> None:
@@ -190,7 +191,8 @@ def fingerprint(entries: Iterable[Entry], anew: bool = False) -> str | None:
     entries = list(entries)
     for e in entries:
         left = {} if anew else {"w_t": e.w_t, **(e.basis or {})}
-        tensors = {"w_u": e.w_u, **left}
+        photos = {PHOTOS: e.extra[PHOTOS]} if PHOTOS in e.extra else {}
+        tensors = {"w_u": e.w_u, **photos, **left}
         found.update(repr([id_of(e), e.seed, e.mode, [*tensors]]).encode())
         for tensor in tensors.values():
             if tensor is not None:
@@ -304,6 +306,7 @@ def entry(
     stores = memory.w_u is not None
     figures: IdentityFigures = erasure.id
     step = made.matrix.steps[erasure.sequence]
+    photos = {} if memory.photos is None else {PHOTOS: memory.photos}
     row = {ROW: made.matrix.row(step)} if step == erasure.sequence else {}
     return Entry(
         erasure.request_id,
@@ -320,7 +323,7 @@ def entry(
         points=points[1:] if stores and len(points) > 1 else None,
         embeddings=faces if stores else None,
         basis=memory.tensors or None,
-        extra={MODEL: made.model, DIGEST: made.recipe.digest(), STEP: step, **row},
+        extra={MODEL: made.model, DIGEST: made.recipe.digest(), STEP: step, **row, **photos},
     )
 
 

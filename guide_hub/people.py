@@ -63,6 +63,7 @@ class Finder:
 
     def __init__(self, model: EG3D, recipe: Recipe, networks: Networks, threshold: float):
         self.model, self.networks, self.threshold = model, networks, threshold
+        self.recipe = recipe
         self.inverter = Inverter(
             model, recipe.inversion, networks.perceptual, networks.identity_loss, networks.inversion
         )
@@ -70,7 +71,9 @@ class Finder:
 
     def __call__(self, subject: Subject, latent: Tensor | None = None) -> Person:
         """Where the subject is; or, at a given `latent` [1, num_ws, w_dim], whether they are there."""
-        return invert_person(self.inverter, subject.photos, subject.poses, self.judge, latent)
+        return invert_person(
+            self.inverter, subject.photos, subject.poses, self.judge, latent, self.recipe.adjacency.photos
+        )
 
     def judge(self, photos: Tensor, ws: Tensor, c: Tensor) -> Quality:
         """photos [P, 3, S, S] at their ws [P, num_ws, w_dim] and cameras c [P, 25]."""

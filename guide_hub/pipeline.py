@@ -155,15 +155,16 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             found = _find(subjects, Finder(pulled, recipe, networks, threshold), plan, progress)
             state: dict[str, Any] = {
                 "made_with": made_with,
+                "places": [person.places for person in found],
                 "points": [person.points for person in found],
                 "photos": [person.measured for person in found],
                 "inversions": [dataclasses.asdict(figures) for figures in _figures(plan, found)],
             }
         else:
-            state = {key: saved[key] for key in ("made_with", "points", "photos", "inversions")}
+            state = {key: saved[key] for key in ("made_with", "places", "points", "photos", "inversions")}
         noted = Losses(progress, (saved or {}).get("losses"))
         state["losses"] = noted.rows
-        points = [ws.to(device) for ws in state["points"]]
+        places, points = ([ws.to(device) for ws in state[name]] for name in ("places", "points"))
         photos = [s.photos[kept] for s, kept in zip(subjects, state["photos"], strict=True)]
 
         faces = [embed(judge, crops) for crops in photos]
@@ -208,7 +209,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             checkpoint.save(state)
         steps = 0 if saved or processes.count > 1 else plan.steps
         with timed(plan.state, plan.timing_key, device.type, steps):
-            sequence.run(ids, [ws[:1] for ws in points], measure, saved, after if plan.every_step else None)
+            sequence.run(ids, places, measure, saved, after if plan.every_step else None)
         student.requires_grad_(False)
 
         progress.stage("measuring everybody on the final weights")

@@ -83,7 +83,9 @@ class Adjacency:
     direction of W or of W+; `kin`, where the loss's recogniser takes a person for the same (`guide.kin`),
     turned by 0 to 45 degrees towards random latents.
 
-    `reach`, ours, stands in for alpha_max there; alpha_max stays the radius of the person's ball.
+    `reach`, ours, stands in for alpha_max there; alpha_max stays the radius of the person's ball. `photos`,
+    ours: one neighbour of each step lies towards one of the photos that found the person, each inverted for
+    itself as well; held-out photos never take part.
     """
 
     weight: float = _option(1.0, low=0)
@@ -92,6 +94,7 @@ class Adjacency:
     reduce: Literal["sum", "mean"] = "sum"
     towards: Literal["people", "w", "wplus", "kin"] = "people"
     reach: float | None = _option(None, above=0)
+    photos: bool = False
 
 
 @dataclass(frozen=True)
@@ -318,7 +321,7 @@ _YOUNGER = (
     ("optim", Optim(), ("average",)),
     ("speed", Speed(), ("precision", "compile", "new_neighbours", "whole_step")),
     ("global", Global(), ("identity",)),
-    ("adjacency", Adjacency(), ("towards", "reach")),
+    ("adjacency", Adjacency(), ("towards", "reach", "photos")),
     ("replay", Replay(), ("enough",)),
     ("sequence", Sequential(), ("protect_per_step",)),
     ("gate", Gate(), ("attacks",)),

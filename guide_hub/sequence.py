@@ -51,6 +51,7 @@ class Progress(Protocol):
 
 class Sequence:
     """Erases latents `w_u` (one [1, num_ws, w_dim] an identity) from `student` as the recipe's mode says.
+    Where photos of the person lie may come after it: [1 + P, num_ws, w_dim].
 
     `measure(k, student)` is asked once for each identity: after its stage, or at the end where only that has
     it out of the weights. Its answers survive in the checkpoint with the weights. `progress_state` adds what
@@ -212,8 +213,11 @@ class Sequence:
 
     def _keep(self, stage: int, done: dict[int, Done]) -> None:
         people = {
-            k: {"w_u": d.erasure.w_u, "w_t": d.erasure.w_t, "tensors": d.tensors} for k, d in done.items()
-        }
+            k: {
+                "w_u": d.erasure.w_u, "w_t": d.erasure.w_t, "photos": d.erasure.photos, "tensors": d.tensors
+            }
+            for k, d in done.items()
+        }  # fmt: skip
         self.checkpoint.keep(f"stage-{stage}", {"people": people})
 
     def _kept(self, stage: int) -> dict[int, Done]:
@@ -221,10 +225,12 @@ class Sequence:
         if kept is None:
             raise InputError("the progress of this run is not whole", remedy="begin again with --no-resume")
         device = self.setup.teacher.w_avg.device
-        return {
-            k: Done(Erasure(d["w_u"].to(device), d["w_t"].to(device)), d["tensors"])
-            for k, d in kept["people"].items()
-        }
+
+        def erasure(d: dict[str, Any]) -> Erasure:
+            photos = d["photos"] if d["photos"] is None else d["photos"].to(device)
+            return Erasure(d["w_u"].to(device), d["w_t"].to(device), photos)
+
+        return {k: Done(erasure(d), d["tensors"]) for k, d in kept["people"].items()}
 
 
 def _label(stage: Stage, ids: list[str]) -> str:
@@ -235,10 +241,8 @@ def _label(stage: Stage, ids: list[str]) -> str:
 
 def _memory_on(device: torch.device, memory: Memory) -> Memory:
     """The latents on the run's device; the mode's own tensors, which may be large, stay where they are."""
-    w_u, w_t = memory.w_u, memory.w_t
-    return replace(
-        memory, w_u=None if w_u is None else w_u.to(device), w_t=None if w_t is None else w_t.to(device)
-    )
+    w_u, w_t, photos = (None if w is None else w.to(device) for w in (memory.w_u, memory.w_t, memory.photos))
+    return replace(memory, w_u=w_u, w_t=w_t, photos=photos)
 
 
 def _measure_from(saved: dict[str, Any]) -> PersonMeasure:

@@ -5,7 +5,8 @@
     python run.py --table                                          # RESULTS.md from results/
 
 A killed run goes on where it stood; a cell whose rung has changed counts as missing. People are those of
-../paper_tables (OOD): held-out identities in light that the model never saw, four photos each, one erased.
+../paper_tables (OOD): held-out identities in light that the model never saw, as requests of four photos: as
+`guide-hub erase` does, three find the person together and the fourth is held out.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from guide_hub.evaluation.identity import measure_person
 from guide_hub.evaluation.views import render_views, yaw_cameras
 from guide_hub.faces.registry import BUNDLE
 from guide_hub.guide.kin import load_kin
-from guide_hub.inversion import Inverter
+from guide_hub.inversion import Inverter, Quality, invert_person, measure_quality
 from guide_hub.modes.neighbours import nearest
 from guide_hub.networks import choose, load
 from guide_hub.pipeline import RETAINED_SEED, RETAINED_VIEWS
@@ -54,6 +55,7 @@ class Bench:
         from people import Studio
 
         cache.mkdir(parents=True, exist_ok=True)
+        self.cache = cache
         self.device = torch.device(device)
         self.source = self.model().requires_grad_(False)
         recipe = load_recipe("heads")
@@ -79,11 +81,7 @@ class Bench:
 
     def cell(self, rung: Rung, index: int, seed: int) -> dict[str, Any]:
         """Erases person `index` under `seed` and measures as `guide-hub erase` does."""
-        person = self.studio.person("ood", index)
-        assert person.photos is not None
-        assert person.likeness is not None
-        shown = [0, *(k for k in range(1, 4) if float(person.likeness[k]) >= self.threshold)]
-        ws, photos = (x[shown].to(self.device) for x in (person.ws, person.photos))
+        places, points, photos, fitted = self.request(index)
         student = self.model()
         nets = self.networks
         with climbing(rung) as make:
@@ -92,13 +90,13 @@ class Bench:
                 eraser.kin = self.kin
             wall, cpu = time.perf_counter(), time.process_time()
             if count := rung.recipe.sequence.protect:
-                erasure = eraser.target(ws[:1])
+                erasure = eraser.target(places[:1])
                 eraser.protected = nearest(eraser, [erasure], [erasure.w_u], count)
-            steps = eraser.run(ws[:1], seed)
+            steps = eraser.run(places, seed)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         student.requires_grad_(False)
         measure = measure_person(
-            self.source, student, nets.identity_judge, photos, ws, self.cameras, self.threshold
+            self.source, student, nets.identity_judge, photos, points, self.cameras, self.threshold, fitted
         )
         retained, distance = self._retained(student, seed)
         others = measure.others_after.verified if measure.others_after else None
@@ -107,10 +105,33 @@ class Bench:
             "person": index, "seed": seed, "steps": steps, "device": self.device.type,
             "cpu_s": round(cpu, 2), "wall_s": round(wall, 2),
             "verified": measure.after.verified, "others_verified": others,
-            "id": round(measure.guide, 4), "held_out_photos": len(shown) - 1,
+            "id": round(measure.guide, 4), "held_out_photos": len(points) - 1,
             "retained": retained, "retained_lpips": round(distance, 5),
             "passed": gone and bool(retained >= self.gate.retained_min),
         }  # fmt: skip
+
+    def request(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        """As `erase` finds the person: `places` and `points` of `inversion.Person`, the photos that count,
+        and how many of them found the person. It takes a minute, and is kept."""
+        file = self.cache / f"request-ood-{index}.pt"
+        if not file.is_file():
+            photos = self.studio.person("ood", index).photos
+            assert photos is not None
+            found = invert_person(
+                self.studio.inverter, photos.to(self.device), None, self._quality, apart=True
+            )
+            part = file.with_suffix(".part")
+            kept = {"places": found.places, "points": found.points, "photos": photos[found.measured]}
+            torch.save({**kept, "fitted": found.fitted}, part)
+            part.replace(file)
+        kept = torch.load(file, map_location=self.device, weights_only=True)
+        return kept["places"], kept["points"], kept["photos"], kept["fitted"]
+
+    def _quality(self, photos: Tensor, ws: Tensor, c: Tensor) -> Quality:
+        nets = self.networks
+        return measure_quality(
+            self.source, nets.identity_judge, nets.perceptual, photos, ws, c, self.cameras, self.threshold
+        )
 
     @torch.no_grad()
     def _retained(self, student: EG3D, seed: int) -> tuple[float, float]:

@@ -38,6 +38,7 @@ class Rung:
     @property
     def recipe(self) -> Recipe:
         recipe = load_recipe("heads")
+        recipe = dataclasses.replace(recipe, speed=dataclasses.replace(recipe.speed, whole_step=True))
         for section, values in self.options.items():
             recipe = dataclasses.replace(
                 recipe, **{section: dataclasses.replace(getattr(recipe, section), **values)}
@@ -45,7 +46,7 @@ class Rung:
         return recipe
 
 
-STOP = {"check_every": 5, "enough": 0.1}
+STOP = {"check_every": 5, "enough": 0.1, "whole_step": True}
 POOL = {"pool": 20, **STOP}
 RAYS = {"rays": 32, **POOL}
 KEEP = {"speed": RAYS, "bystanders": {"identity": 0.2}}
@@ -150,9 +151,9 @@ class LadderEraser(Eraser):
         optim = self.recipe.optim
         self.optimizer = torch.optim.Adam(self.parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps)
 
-    def run(self, w_u: Tensor, seed: int) -> int:
-        """Erases; how many steps it took."""
-        erasure = self.target(w_u)
+    def run(self, places: Tensor, seed: int) -> int:
+        """Erases the latent places[:1], with the photos' behind it; how many steps it took."""
+        erasure = dataclasses.replace(self.target(places[:1]), photos=places[1:] if len(places) > 1 else None)
         if self.rung.remapped:
             self._remap(erasure)
         while not self.finished(erasure, self.done):

@@ -28,15 +28,21 @@ from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Recipe
 
 MAPS_KEPT = 4 << 30  # bytes of the teacher's maps; beyond, they are made of its pictures each time
+PHOTO_REACH = (0.6, 1.3)  # of the way to a photo, and beyond
+ASIDE = 0.4  # how far such a neighbour lies off the line, in another's distance
 CHECKED = 20  # neighbours that tell whether an erasure is finished, others in every check
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """One identity to take out: `w_u` and the `w_t` it is redirected to, [1, num_ws, w_dim] each."""
+    """One identity to take out: `w_u` and the `w_t` it is redirected to, [1, num_ws, w_dim] each.
+
+    `photos` [P, num_ws, w_dim]: where the photos that found w_u lie, if that is known.
+    """
 
     w_u: Tensor
     w_t: Tensor
+    photos: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,15 @@ class Draws:
     protected: Tensor | None = None  # [N_p, num_ws, w_dim]
     direction: Tensor | None = None  # [N_a, num_ws or 1, w_dim], where L_adj is not towards people
     turn: Tensor | None = None  # [N_a], how far `kin` turn towards people
+    photo: int | None = None  # towards which photo the last neighbour lies
+    photo_reach: float = 0.0  # and how far, 1: as far as it is
     decoy: int | None = None  # which one is erased along
     mined: Tensor | None = None  # [1, num_ws, w_dim]
     shown_replay: Tensor | None = None  # [len(replayed), num_ws, w_dim]: offsets where they are shown most
 
 
 REHEARSALS = ("replayed", "z_replay", "kin_replay", "turn_replay", "alpha_replay")
-NEIGHBOURS = ("z_adjacent", "alpha", "direction", "turn")
+NEIGHBOURS = ("z_adjacent", "alpha", "direction", "turn", "photo", "photo_reach")
 
 
 @dataclass
@@ -249,6 +257,13 @@ class Eraser:
                 kin_replay=self._directions(again, rng),
                 turn_replay=torch.rand(again, generator=rng),
             )
+        if (photos := self._photos(erasure)) is not None:
+            least, most = PHOTO_REACH
+            draws = replace(
+                draws,
+                photo=int(torch.randint(len(photos), (), generator=rng)),
+                photo_reach=least + (most - least) * float(torch.rand((), generator=rng)),
+            )
         if self.decoys:
             draws = replace(draws, decoy=int(torch.randint(len(self.decoys), (), generator=rng)))
         return draws
@@ -264,7 +279,7 @@ class Eraser:
         if recipe.adjacency.weight and len(draws.alpha):
             share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
             weights = own.times(recipe.adjacency.weight * share)
-            offset = self._offset(erasure.w_u, draws)
+            offset = self._towards_photo(erasure, self._offset(erasure.w_u, draws), draws)
             if new and self.shown_at is not None and torch.equal(self.shown_at[0], erasure.w_u):
                 offset = torch.cat([self.shown_at[1], offset[1:]])
             w_u, w_t = erasure.w_u + offset, erasure.w_t + offset
@@ -305,6 +320,19 @@ class Eraser:
         w_r = self._toward(w_u, draws.z_adjacent, draws.direction, draws.turn)
         return neighbour_offset(w_u, w_r, draws.alpha, self.recipe.target.norm)
 
+    def _photos(self, erasure: Erasure) -> Tensor | None:
+        """Those that the recipe has neighbours towards."""
+        wanted = self.recipe.adjacency.photos and erasure.photos is not None and len(erasure.photos)
+        return erasure.photos if wanted else None
+
+    def _towards_photo(self, erasure: Erasure, offset: Tensor, draws: Draws) -> Tensor:
+        """The step's offsets, the last of which goes to a photo instead."""
+        photos = self._photos(erasure)
+        if photos is None or draws.photo is None:
+            return offset
+        way = photos[draws.photo : draws.photo + 1] - erasure.w_u
+        return torch.cat([offset[:-1], draws.photo_reach * way + ASIDE * offset[-1:]])
+
     def _toward(self, w_u: Tensor, z: Tensor, direction: Tensor | None, turn: Tensor | None) -> Tensor:
         """What the neighbours of w_u lie towards: the people of z [N, z_dim], or `direction` [N, ...]; with
         `turn` [N] in (0, 1) both, the direction and so much of the way to people: [N, num_ws, w_dim]."""
@@ -327,15 +355,17 @@ class Eraser:
         """Directions along which the loss's recogniser takes the teacher's people for the same."""
         return kin_of(self.teacher, self.loss.identity, self._three()[1:2])
 
-    def around(self, w_u: Tensor, n: int, seed: int) -> Tensor:
-        """w_u and `n` neighbours that no step draws, half to all of the reach away: [1 + n, ...]."""
+    def around(self, erasure: Erasure, n: int, seed: int) -> Tensor:
+        """w_u, `n` neighbours that no step draws, half to all of the reach away, and the photos' places."""
+        w_u, photos = erasure.w_u, self._photos(erasure)
         rng = torch.Generator().manual_seed(seed)
         z = torch.randn(n, self.teacher.config.z_dim, generator=rng)
         kin = self.recipe.adjacency.towards == "kin"
         direction, turn = (self._directions(n, rng), torch.rand(n, generator=rng)) if kin else (None, None)
         w_r = self._toward(w_u, z, direction, turn)
         alpha = torch.linspace(0.5, 1, n) * self.reach
-        return torch.cat([w_u, w_u + neighbour_offset(w_u, w_r, alpha, self.recipe.target.norm)])
+        ws = [w_u, w_u + neighbour_offset(w_u, w_r, alpha, self.recipe.target.norm)]
+        return torch.cat(ws if photos is None else [*ws, photos])
 
     @cached_property
     def median(self) -> float:
@@ -506,20 +536,21 @@ class Eraser:
         speed = self.recipe.speed
         if not speed.check_every or not step or step % speed.check_every:
             return False
-        likeness, offset = self.look(erasure.w_u, self.shown(erasure)[1:2], CHECKED, step_seed(-3, step))
+        likeness, offset = self.look(erasure, self.shown(erasure)[1:2], CHECKED, step_seed(-3, step))
         self.shown_at = erasure.w_u, offset
         return likeness <= speed.enough
 
     @torch.no_grad()
-    def look(self, w_u: Tensor, faces: Tensor, n: int, seed: int) -> tuple[float, Tensor]:
+    def look(self, erasure: Erasure, faces: Tensor, n: int, seed: int) -> tuple[float, Tensor]:
         """The highest cosine, to the loss's recogniser, of `faces` [F, E] to the student's pictures from the
-        front at w_u and at `n` neighbours that no step draws; and the offset of the neighbour that has most.
+        front at w_u, at `n` neighbours that no step draws and at the photos' places; and the offset of the
+        place beside w_u that has most.
         """
-        ws = self.around(w_u, n, seed)
+        ws = self.around(erasure, n, seed)
         with self.averaged():
             likeness = (self.faces(self.student, ws) @ faces.T).max(1).values
         worst = int(likeness[1:].argmax()) + 1
-        return float(likeness.max()), ws[worst : worst + 1] - w_u
+        return float(likeness.max()), ws[worst : worst + 1] - erasure.w_u
 
     def erase(self, w_u: Tensor, seed: int) -> Erasure:
         """All steps at once, with the draws of a sequence's first identity under this seed."""

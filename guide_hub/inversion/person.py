@@ -20,7 +20,8 @@ class Person:
 
     The first `fitted` photos found `latent` [1, num_ws, w_dim], which is to be erased, together; the others,
     each inverted for itself, are held out to test the erasure. ws [P, num_ws, w_dim], c [P, 25]: each
-    photo's own. `quality`: fitted photos at `latent`, held-out ones at their own ws.
+    photo's own. `quality`: fitted photos at `latent`, held-out ones at their own ws. `apart`: where fitted
+    photos lie that were inverted for themselves as well, if the model shows them there, [A, num_ws, w_dim].
     """
 
     latent: Tensor
@@ -28,6 +29,7 @@ class Person:
     c: Tensor
     fitted: int
     quality: Quality
+    apart: Tensor | None = None
 
     @property
     def cosine(self) -> float:
@@ -50,6 +52,11 @@ class Person:
         return [*range(self.fitted), *self.tested]
 
     @property
+    def places(self) -> Tensor:
+        """What an erasure is told: `latent`, then `apart`, [1 + A, num_ws, w_dim]."""
+        return self.latent if self.apart is None else torch.cat([self.latent, self.apart])
+
+    @property
     def points(self) -> Tensor:
         """Where it is judged: `latent`, then the ws of `tested`, [1 + tested, num_ws, w_dim]."""
         return torch.cat([self.latent, self.ws[self.tested]])
@@ -61,12 +68,17 @@ def fitted_of(photos: int) -> int:
 
 
 def invert_person(
-    inverter: Inverter, photos: Tensor, poses: Tensor | None, gate: Gate, latent: Tensor | None = None
+    inverter: Inverter,
+    photos: Tensor,
+    poses: Tensor | None,
+    gate: Gate,
+    latent: Tensor | None = None,
+    apart: bool = False,
 ) -> Person:
     """photos [P, 3, S, S] of one person, poses [P, 3] from their landmarks or None.
 
     Where the gate does not hold, the fit goes on in W+. With a `latent` [1, num_ws, w_dim] there is nothing
-    to fit but the cameras.
+    to fit but the cameras. `apart`: each of several fitted photos for itself as well, in as many steps.
     """
     n = fitted_of(len(photos))
     first, rest = (poses[:n], poses[n:]) if poses is not None else (None, None)
@@ -78,16 +90,20 @@ def invert_person(
     if latent is None and inverter.options.more_steps and quality.mean_cosine(n) < quality.threshold:
         found = inverter.more(photos[:n], found)
         quality = _judged(found, photos[:n], gate)
+    alone = None
+    if apart and latent is None and n > 1:
+        each = inverter(photos[:n], first)
+        alone = each.ws[torch.tensor(gate(photos[:n], each.ws, each.c).shown)]
     parts = [found]
     if n < len(photos):
         others = inverter(photos[n:], rest)
-        apart = gate(photos[n:], others.ws, others.c)
+        held_out = gate(photos[n:], others.ws, others.c)
         quality = Quality(
-            quality.cosine + apart.cosine, quality.perceptual + apart.perceptual, quality.threshold
+            quality.cosine + held_out.cosine, quality.perceptual + held_out.perceptual, quality.threshold
         )
         parts.append(others)
     return Person(
-        _latent(found), torch.cat([p.ws for p in parts]), torch.cat([p.c for p in parts]), n, quality
+        _latent(found), torch.cat([p.ws for p in parts]), torch.cat([p.c for p in parts]), n, quality, alone
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Memory:
     w_u: Tensor | None = field(repr=False)  # [1, num_ws, w_dim]; None where the mode stores no person
     w_t: Tensor | None = field(repr=False)
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)  # the mode's own, on the CPU
+    photos: Tensor | None = field(default=None, repr=False)  # see Erasure
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +60,12 @@ class Setup:
 class Mode:
     """GUIDE, one person after the other; the other modes say where they differ.
 
-    This run's people are numbered from 0 as in `latents` ([1, num_ws, w_dim] each), those of runs before by
-    negative numbers: k < 0 is `earlier[k]`. Seeds hang on (seed, number, step), so that nobody's change when
-    somebody is added at the end. For each of `stages()`: `begin`, then `prepare`, or `load_state` where the
-    stage goes on, then `step` until `finished`, then `end`; `recall` in place of all of them where the stage
-    was done before. After the last one, `finish`.
+    This run's people are numbered from 0 as in `latents` ([1 + P, num_ws, w_dim] each: the one to erase, and
+    where P photos of the person lie), those of runs before by negative numbers: k < 0 is `earlier[k]`. Seeds
+    hang on (seed, number, step), so that nobody's change when somebody is added at the end. For each of
+    `stages()`: `begin`, then `prepare`, or `load_state` where the stage goes on, then `step` until
+    `finished`, then `end`; `recall` in place of all of them where the stage was done before. After the last
+    one, `finish`.
     """
 
     remembers = True  # whether the people themselves go into the memories
@@ -74,7 +76,8 @@ class Mode:
     def __init__(self, setup: Setup, latents: list[Tensor]):
         self.student, self.teacher = setup.student, setup.teacher
         self.recipe, self.options, self.seed = setup.recipe, setup.recipe.sequence, setup.seed
-        self.earlier, self.latents = list(setup.earlier), latents
+        self.earlier, self.latents = list(setup.earlier), [ws[:1] for ws in latents]
+        self.photos = [ws[1:] if len(ws) > 1 else None for ws in latents]
         self.setup = setup
         self.kin = setup.kin
         self.done: dict[int, Done] = {}
@@ -153,6 +156,7 @@ class Mode:
         if k < 0:
             return _erasure(self.earlier[k])
         erasure = self.eraser.target(self.latents[k], seed=step_seed(self.seed, self.number(k), -2))
+        erasure = replace(erasure, photos=self.photos[k])
         if self.recipe.target.kind == "average":  # the paper's baseline: everybody becomes the mean face
             return erasure
         return self.set_apart(k, erasure)
@@ -177,7 +181,7 @@ class Mode:
         if w_t is erasure.w_t or (refuse is not None and refuse(w_t)):
             return erasure
         self.setup.warn("a person's surrogate was too close to another's or to an erased face, and moved")
-        return Erasure(erasure.w_u, w_t)
+        return replace(erasure, w_t=w_t)
 
     def decoys(self) -> list[Erasure]:
         """Random people who are erased along with the stage's."""
@@ -223,7 +227,7 @@ class Mode:
         """One for each of this run's people."""
         kept = [self.done[k] for k in range(len(self.latents))]
         return [
-            Memory(d.erasure.w_u, d.erasure.w_t, d.tensors)
+            Memory(d.erasure.w_u, d.erasure.w_t, d.tensors, d.erasure.photos)
             if self.remembers
             else Memory(None, None, d.tensors)
             for d in kept
@@ -254,7 +258,7 @@ class Mode:
 def _erasure(memory: Memory) -> Erasure:
     assert memory.w_u is not None
     assert memory.w_t is not None
-    return Erasure(memory.w_u, memory.w_t)
+    return Erasure(memory.w_u, memory.w_t, memory.photos)
 
 
 def require_people(earlier: Sequence[Memory]) -> None:

@@ -151,8 +151,8 @@ class Replay(Mode):
     def _look(self, who: Iterable[int], step: int) -> None:
         """The highest cosine of what the student shows at and around each one's latent to their `faces`."""
         for j in who:
-            w_u, seed = self.eraser.earlier[j].w_u, step_seed(-12, step)
-            self.likeness[j], offset = self.eraser.look(w_u, self.faces[j], PROBED, seed)
+            known, seed = self.eraser.earlier[j], step_seed(-12, step)
+            self.likeness[j], offset = self.eraser.look(known, self.faces[j], PROBED, seed)
             self.shown_at[j] = offset[0]
 
     def own_state(self) -> dict[str, Any]:

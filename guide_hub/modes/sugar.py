@@ -34,7 +34,7 @@ class Sugar(Mode):
     preparing = "finding a surrogate for"
 
     def target(self, k: int) -> Erasure:
-        return Erasure(self.latents[k], self.latents[k])  # until Phi knows better
+        return Erasure(self.latents[k], self.latents[k], self.photos[k])  # until Phi knows better
 
     def prepare(self) -> None:
         k, options = self.stage[0], self.options
@@ -49,7 +49,7 @@ class Sugar(Mode):
         k = self.stage[0]
         with torch.no_grad():
             w_t = surrogate(self.phi, self.eraser, self.latents[k])
-        self.erasures[k] = self.set_apart(k, Erasure(self.latents[k], w_t))
+        self.erasures[k] = self.set_apart(k, replace(self.erasures[k], w_t=w_t))
         self.eraser.after_backward = self._penalty
 
     def _fisher(self, w_u: Tensor, seed: int) -> Tensor:
