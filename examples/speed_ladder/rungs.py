@@ -87,10 +87,11 @@ RUNGS = [
     Rung("average", "+ the weights are an average over the steps", AVERAGE),
     Rung("protect", "+ a third of the bystanders are those most like the person", PROTECT),
     Rung(
-        "heads-fast",
+        "new-neighbours",
         "+ neighbours new in every step, one where the check saw the person, and more identity kept",
-        fast(),
+        {**fast(), "adjacency": KIN["adjacency"], "optim": AVERAGE["optim"]},
     ),
+    Rung("heads-fast", "+ one towards a photo that found the person; up to 120 steps", fast()),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung(
         "lean",
