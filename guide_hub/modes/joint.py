@@ -8,21 +8,27 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from guide_hub.guide.eraser import StepLosses, step_seed
+from guide_hub.guide.eraser import CHECKED, StepLosses, step_seed
 from guide_hub.modes.base import Mode, Setup, Stage, require_people
 from guide_hub.recipe import Replay
 
 __all__ = ["Joint"]
 
+CALM = 0.2  # the likeness that counts for whoever is seen no more
+
 
 class Joint(Mode):
     """A step takes the next `per_step` people of a shuffled round, under one camera; its loss is their mean.
 
-    Everybody is visited `optim.iterations` times. The order in which people were given makes no difference:
-    theirs is that of their latents' digests, and with it the seeds, which here do shift with one more person.
+    Everybody is visited `optim.iterations` times. With `speed.check_every`, though, the recogniser of the
+    loss looks at everybody after so many rounds: from then on people are drawn by the square of their
+    likeness, one neighbour of each is where they were seen most, and when nobody is over `speed.enough` it
+    ends. The order in which people were given makes no difference: theirs is that of their latents' digests,
+    and with it the seeds, which here do shift with one more person.
     """
 
     folds = False
@@ -50,6 +56,18 @@ class Joint(Mode):
         super().begin(stage)
         if len(stage) > 1:
             self.eraser.earlier = list(self.erasures.values())
+        if self.watching:
+            self.faces = [self.eraser.shown(self.erasures[k])[1:2] for k in stage]
+
+    def prepare(self) -> None:
+        count = len(self.stage)
+        self.turns = [0] * count
+        self.likeness = torch.zeros(0)  # nobody has looked yet
+        self.shown_at = torch.zeros_like(torch.cat([self.erasures[k].w_u for k in self.stage]))
+
+    @property
+    def watching(self) -> bool:
+        return bool(self.recipe.speed.check_every)
 
     @property
     def together(self) -> int:
@@ -59,20 +77,51 @@ class Joint(Mode):
         return math.ceil(self.recipe.optim.iterations * len(self.stage) / self.together)
 
     def finished(self, step: int) -> bool:
+        speed = self.recipe.speed
         if step >= self.total():
             return True
-        return all(self.eraser.enough(erasure, step) for erasure in self.erasures.values())
+        if (
+            not self.watching
+            or not step
+            or step % math.ceil(speed.check_every * len(self.stage) / self.together)
+        ):
+            return False
+        self.likeness = torch.zeros(len(self.stage))
+        for i, (k, face) in enumerate(zip(self.stage, self.faces, strict=True)):
+            found = self.eraser.look(self.erasures[k], face, CHECKED, step_seed(-3, step))
+            self.likeness[i], self.shown_at[i] = found[0], found[1][0]
+        return bool(self.likeness.max() <= speed.enough)
 
     def step(self, step: int) -> StepLosses:
-        visits = [self.visit(step * self.together + i) for i in range(self.together)]
-        chosen = [(self.erasures[self.stage[k]], k, turn) for k, turn in visits]
-        draws = [self.eraser.draw_at(erasure, self.seed, k, turn) for erasure, k, turn in chosen]
-        pairs = [
-            replace(pairs, weights=pairs.weights.times(1 / len(chosen)))
-            for (erasure, *_), its in zip(chosen, draws, strict=True)
-            for pairs in self.eraser.pairs(erasure, its)
-        ]
+        visits = self._visits(step)
+        pairs, draws = [], []
+        for i, turn in visits:
+            erasure = self.erasures[self.stage[i]]
+            self.eraser.shown_at = (erasure.w_u, self.shown_at[i : i + 1]) if len(self.likeness) else None
+            draws.append(self.eraser.draw_at(erasure, self.seed, i, turn))
+            pairs += [
+                replace(pair, weights=pair.weights.times(1 / len(visits)))
+                for pair in self.eraser.pairs(erasure, draws[-1])
+            ]
+            self.turns[i] += 1
         return self.eraser.descend(pairs, draws[0])
+
+    def _visits(self, step: int) -> list[tuple[int, int]]:
+        """Whose turn it is, by place in the stage, and how many of theirs were before."""
+        if not len(self.likeness):
+            return [self.visit(step * self.together + i) for i in range(self.together)]
+        seen = self.likeness > self.recipe.speed.enough
+        weights = torch.where(seen, self.likeness, torch.full_like(self.likeness, CALM)).square()
+        rng = torch.Generator().manual_seed(step_seed(self.seed, -14, step))
+        chosen = torch.multinomial(weights, self.together, generator=rng).tolist()
+        return [(i, self.turns[i]) for i in chosen]
+
+    def own_state(self) -> dict[str, Any]:
+        return {"turns": self.turns, "likeness": self.likeness, "shown_at": self.shown_at}
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        self.turns, self.likeness = list(state["turns"]), state["likeness"].clone()
+        self.shown_at = state["shown_at"].to(self.teacher.w_avg.device, copy=True)
 
     def visit(self, i: int) -> tuple[int, int]:
         """Whose turn visit number i is, by place in the stage, and how many of theirs were before. The order
