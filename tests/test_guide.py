@@ -564,3 +564,101 @@ def test_averages_survive_in_the_state():
     whole = tiny_eraser(averaging(0.6))
     whole.erase(target.w_u, seed=0)
     assert torch.equal(weights_of(whole), weights_of(first))
+
+
+# ------------------------------------------------------------------------------------------------------------
+# A whole step at once
+
+
+@pytest.mark.parametrize("pool", [0, 1])
+def test_a_whole_step_at_once_is_the_same_step(pool, monkeypatch):
+    """In one batch instead of six chunks: the same losses and gradients up to rounding, twice with a pool."""
+    batches, batch = [], Eraser._batch
+    monkeypatch.setattr(
+        Eraser,
+        "_batch",
+        lambda self, chunks, draws: batches.append(len(chunks)) or batch(self, chunks, draws),
+    )
+    recipe = with_speed(pool=pool, whole_step=True)
+    recipe = dataclasses.replace(
+        with_micro_batch(recipe, 1), bystanders=dataclasses.replace(recipe.bystanders, identity=0.2)
+    )
+    found = []
+    for whole in (False, True):
+        monkeypatch.setattr(Eraser, "whole", whole)
+        eraser = tiny_eraser(recipe)
+        w_u, other = eraser.space.random(2, torch.Generator().manual_seed(2)).split(1)
+        eraser.earlier = [eraser.target(other)]
+        erasure, steps = eraser.target(w_u), []
+        for step in range(2):
+            losses = eraser.step(erasure, eraser.draw_at(erasure, 5, 0, step))
+            steps.append((losses, torch.cat([p.grad.flatten() for p in eraser.parameters])))
+        found.append(steps)
+    assert set(batches[: len(batches) // 2]) == {1}
+    assert batches[-1] > 4
+    for (apart, its_grad), (together, grad) in zip(*found, strict=True):
+        assert together.total == pytest.approx(apart.total, rel=1e-4)
+        assert together.terms.keys() == apart.terms.keys()
+        for name, values in apart.terms.items():
+            assert together.terms[name] == pytest.approx(values, rel=1e-3, abs=1e-6)
+        assert torch.nn.functional.cosine_similarity(grad, its_grad, dim=0) > 0.999
+
+
+def test_whole_steps_are_for_cuda_and_for_noise_that_is_not_shared():
+    assert not tiny_eraser(with_speed(whole_step=True)).whole  # a CPU gains nothing
+    eraser = tiny_eraser(with_speed(whole_step=True))
+    eraser.space.device = torch.device("cuda")
+    assert eraser.whole
+    eraser.recipe = dataclasses.replace(eraser.recipe, noise="random")
+    assert eraser.recipe.shared_noise
+    assert not eraser.whole
+    eraser.recipe = dataclasses.replace(eraser.recipe, shared_noise=False)
+    assert eraser.whole
+    eraser.recipe = with_speed()
+    assert not eraser.whole
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Towards the photos that found the person
+
+
+def near_photos(**options) -> Recipe:
+    recipe = with_speed()
+    return dataclasses.replace(
+        recipe, adjacency=dataclasses.replace(recipe.adjacency, photos=True, **options)
+    )
+
+
+def test_one_neighbour_lies_towards_a_photo():
+    eraser = tiny_eraser(near_photos(samples=3))
+    ws = eraser.space.random(4, torch.Generator().manual_seed(2))
+    plain = eraser.target(ws[:1])
+    erasure = dataclasses.replace(plain, photos=ws[1:])
+    chosen = set()
+    for step in range(12):
+        draws, without = (eraser.draw_at(e, 5, 0, step) for e in (erasure, plain))
+        assert without.photo is None
+        assert 0.6 <= draws.photo_reach <= 1.3
+        chosen.add(draws.photo)
+        pairs, as_before = (
+            {p.name: p for p in eraser.pairs(e, d)}["adjacency"]
+            for e, d in ((erasure, draws), (plain, without))
+        )
+        assert torch.equal(pairs.w_student[:2], as_before.w_student[:2])  # all else is drawn as it was
+        way, offset = ws[1 + draws.photo] - ws[0], pairs.w_student[2] - ws[0]
+        aside = as_before.w_student[2] - ws[0]
+        torch.testing.assert_close(offset, draws.photo_reach * way + 0.4 * aside)
+        torch.testing.assert_close(pairs.w_teacher - pairs.w_student, (plain.w_t - ws[:1]).expand(3, -1, -1))
+    assert chosen == {0, 1, 2}
+
+
+def test_a_check_looks_where_the_photos_are():
+    eraser = tiny_eraser(near_photos())
+    ws = eraser.space.random(3, torch.Generator().manual_seed(2))
+    erasure = dataclasses.replace(eraser.target(ws[:1]), photos=ws[1:])
+    around = eraser.around(erasure, 4, 0)
+    assert len(around) == 7
+    assert torch.equal(around[5:], ws[1:])
+    eraser.recipe = with_speed()  # nobody asked for it
+    assert len(eraser.around(erasure, 4, 0)) == 5
+    assert eraser.draw(erasure, 1).photo is None

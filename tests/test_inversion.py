@@ -242,6 +242,17 @@ def test_the_fit_goes_on_until_the_gate_holds():
     assert (inverter.asked, none.asked) == (2, 0)
 
 
+def test_fitted_photos_are_inverted_for_themselves_where_asked():
+    """Where the model shows them there; a single photo, or a given latent, has nothing more to find."""
+    photos, inverter = torch.zeros(3, 3, 8, 8), Answers()
+    found = invert_person(inverter, photos, None, gate([(0.8, 0.8), (0.9, 0.1), (0.7,)]), apart=True)
+    assert found.places[:, 0, 0].tolist() == [-1.0, 0.0]  # the person, and the one photo that shows them
+    assert found.points[:, 0, 0].tolist() == [-1.0, 0.0]  # the held-out photo tests, and is no place
+    assert found.quality.cosine == (0.8, 0.8, 0.7)
+    assert len(invert_person(inverter, photos, None, gate([(0.8, 0.8), (0.7,)])).places) == 1
+    assert len(invert_person(inverter, photos[:2], None, gate([(0.8,), (0.7,)]), apart=True).places) == 1
+
+
 def person(*cosine, fitted=1):
     quality = Quality(cosine, (0.1,) * len(cosine), 0.5)
     n = len(cosine)

@@ -552,6 +552,105 @@ def test_joint_visits_everybody_alike(tmp_path):
     assert counts == [3, 3, 3, 3, 4]
 
 
+def seen_by(likeness: dict[int, float]) -> object:
+    """A look that finds everybody as alike as said, by their place among `people`."""
+    known = people(len(likeness))
+
+    def look(self, erasure, faces, n, seed):
+        (k,) = (k for k, w in enumerate(known) if torch.equal(w, erasure.w_u))
+        return likeness[k], torch.full_like(erasure.w_u, 0.25 + k)
+
+    return look
+
+
+def joint_watching(steps: int) -> Recipe:
+    plain = recipe(steps, mode="joint")
+    return dataclasses.replace(
+        plain, speed=dataclasses.replace(plain.speed, check_every=2, new_neighbours=True)
+    )
+
+
+def visited_by(
+    joint: Recipe, folder: Path, likeness: dict[int, float]
+) -> tuple[SimpleNamespace, list[int], list]:
+    """A run, whose turn it was visit by visit, and the neighbours' places beside each one's latent."""
+    visits, offsets, pairs, known = [], [], Eraser.pairs, people(len(likeness))
+
+    def watched(self, erasure, draws):
+        found = pairs(self, erasure, draws)
+        visits.extend(k for k, w in enumerate(known) if torch.equal(w, erasure.w_u))
+        offsets.append(found[1].w_student[0] - erasure.w_u[0])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Eraser, "pairs", watched)
+        patch.setattr(Eraser, "look", seen_by(likeness))
+        return run(joint, folder, known), visits, offsets
+
+
+def test_joint_takes_most_whoever_is_seen_most(tmp_path):
+    """4 people by 2 a step: two rounds before the first look, all alike, and up to 12 visits each in all."""
+    done, visits, offsets = visited_by(joint_watching(12), tmp_path, {0: 0.0, 1: 0.9, 2: -0.2, 3: 0.1})
+    assert len(done.watch.losses) == 24  # person 1 is seen to the end
+    assert sorted(visits[:8]) == sorted([0, 1, 2, 3] * 2)
+    counts = [visits[8:].count(k) for k in range(4)]
+    assert counts[1] > 15
+    assert min(counts) > 0  # whom nobody sees any more is not left alone
+    for k, offset in zip(visits[8:], offsets[8:], strict=True):  # one neighbour is where the look saw them
+        torch.testing.assert_close(offset, torch.full_like(offset, 0.25 + k))
+
+
+def test_joint_ends_when_nobody_is_seen(tmp_path):
+    done, visits, _ = visited_by(joint_watching(12), tmp_path, dict.fromkeys(range(4), 0.1))
+    assert len(done.watch.losses) == 4
+    assert len(visits) == 8
+
+
+@pytest.mark.parametrize("last", [2, 5])
+def test_a_watching_joint_killed_goes_on_to_the_same_bytes(last, tmp_path, monkeypatch):
+    """Killed before the first look, and between two."""
+    monkeypatch.setattr(running, "SAVE_EVERY", 1)
+    joint = joint_watching(6)
+    joint = dataclasses.replace(joint, speed=dataclasses.replace(joint.speed, enough=-1.0))
+    whole = run(joint, tmp_path / "whole", people(3))
+
+    def act(_, step):
+        if step == last:
+            raise Dies
+
+    with pytest.raises(Dies):
+        run(joint, tmp_path / "killed", people(3), act)
+    resumed = run(joint, tmp_path / "killed", people(3))
+    assert resumed.watch.starts[0][1] > 0
+    assert resumed.bits == whole.bits
+
+
+@pytest.mark.parametrize("mode", ["chain", "replay", "joint", "merge", "sugar"])
+def test_photos_places_go_with_the_person(mode, tmp_path):
+    """Into the erasure and the memory, which gives them to the next run."""
+    ws = torch.cat(people(4))
+    plain = recipe(2, mode=mode)
+    near = dataclasses.replace(plain, adjacency=dataclasses.replace(plain.adjacency, photos=True))
+    latents, drawn, draw = [ws[:3], ws[3:]], [], Eraser.draw
+
+    def watched(self, erasure, seed):
+        draws = draw(self, erasure, seed)
+        drawn.append((None if erasure.photos is None else len(erasure.photos), draws.photo is not None))
+        return draws
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Eraser, "draw", watched)
+        done = run(near, tmp_path / "both", latents)
+    assert {(2, True), (None, False)} == set(drawn)
+    first, second = done.sequence.memories
+    assert torch.equal(first.photos, ws[1:3])
+    assert second.photos is None
+    alone = run(near, tmp_path / "one", latents[:1])
+    later = run(near, tmp_path / "later", latents[1:], earlier=alone.sequence.memories, student=alone.student)
+    assert torch.equal(later.sequence.earlier[0].photos, ws[1:3])
+    assert run(plain, tmp_path / "plain", latents).bits != done.bits
+
+
 def test_merge_of_one_is_that_one(tmp_path):
     alone, plain = (run(recipe(mode=mode), tmp_path / mode, people(1)) for mode in ("merge", "chain"))
     torch.testing.assert_close(trained(alone.student), trained(plain.student), rtol=1e-6, atol=1e-8)

@@ -58,7 +58,8 @@ class Study:
         self.people = order(seed)[:people]
         self.recipe: Recipe = MODES[mode](lab.recipe)
         of_all = "" if self.folds else f"-{people}"  # such a mode has no weights on the way
-        self.file = RESULTS / f"{mode}{of_all}-seed{seed}.json"
+        where = "" if lab.device.type == "cpu" else f"-{lab.device.type}"
+        self.file = RESULTS / f"{mode}{of_all}-seed{seed}{where}.json"
         alone = of_all if mode == "joint" else ""  # its one stage is of all N
         self.checkpoint = Checkpoint(cache, f"{mode}{alone}-seed{seed}-{self.recipe.digest()[:12]}")
         self.rows: list[dict[str, Any]] = self._stored()

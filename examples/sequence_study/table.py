@@ -19,7 +19,8 @@ Written by `run.py --table` from `results/`. Everything is measured on the weigh
 * *return*: the largest rise of a person's mean cosine from the row after their own erasure to a later one.
 * *retained*: views of 100 random people still verified; *nearest*: of the five most like each erased one.
 * *KID, x1000*: after the first, after the last, and of a model that nobody touched (floor); n = 500.
-* *CPU s*: an erasure with its preparation, one thread: the first, the median of the last five.
+* *s*: an erasure with its preparation, the first, and the median of the last five. On the CPU, of one thread;
+  on CUDA, of one process of twelve that shared an H100 and 16 cores.
 """
 
 
@@ -53,8 +54,8 @@ def write_results(results: Path, target: Path) -> None:
 
 
 COLUMNS = (
-    "| mode | order | back, source | back, held-out | return | retained | LPIPS | nearest | KID, x1000 "
-    "| CPU s | peak GiB | kept a person |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    "| mode | on | order | back, source | back, held-out | return | retained | LPIPS | nearest | KID, x1000 "
+    "| s | peak GiB | kept a person |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
 )
 
 
@@ -77,12 +78,16 @@ def _line(run: Run, n: int, floor: dict[str, Any] | None) -> str:
         else f"{sum(seconds):.0f} in all"
     )
     return (
-        f"| {run['mode']} | {run['inputs']['seed']} | {_share(row['source_verified'])} "
+        f"| {run['mode']} | {_device(run)} | {run['inputs']['seed']} | {_share(row['source_verified'])} "
         f"| {_share(row['held_out_verified'])} | {_return(rows) if folds else '-'} "
         f"| {row['retained']['verified']:.1%} | {row['retained']['lpips']:.3f} "
         f"| {row['neighbours']['verified']:.1%} | {_kid(first, row, floor)} | {cost} "
         f"| {row['peak_gib']:.1f} | {_bytes(rows[-1].get('memory_bytes'))} |"
     )
+
+
+def _device(run: Run) -> str:
+    return str(run.get("device", "cpu"))
 
 
 def _share(values: list[float]) -> str:
@@ -131,6 +136,7 @@ def _plots(runs: list[Run], target: Path) -> None:
     from matplotlib import pyplot as plt
 
     chains = [run for run in runs if len(run["rows"]) > 1 and run["inputs"]["seed"] == 0]
+    chains = [run for run in chains if _device(run) == "cuda"] or chains
     if not chains:
         return
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")

@@ -467,11 +467,18 @@ class Eraser:
                 if number % of == first:
                     chunks.append(Chunk(number, pair, nth, slice(start, min(start + size, n))))
                 number += 1
-        whole = recipe.speed.whole_step and self.space.device.type == "cuda"
-        whole = whole and (repeats or not recipe.shared_noise)  # the two sides' batches need not be the same
         with products(recipe.speed):
-            batches = [chunks] if whole and chunks else [[chunk] for chunk in chunks]
+            batches = [chunks] if self.whole and chunks else [[chunk] for chunk in chunks]
             return [figures for batch in batches for figures in self._batch(batch, draws)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all latents of a step go through the networks at once. Of draws that a pool keeps, the
+        teacher's batch is not the student's, so that noise which both share must not be drawn."""
+        recipe = self.recipe
+        fixed = recipe.noise == "const" and recipe.deterministic_rays
+        wanted = recipe.speed.whole_step and (fixed or not recipe.shared_noise)
+        return wanted and self.space.device.type == "cuda"
 
     def _batch(self, chunks: list[Chunk], draws: Draws) -> list[Figures]:
         """Gradients of chunks that go through the networks together, with the first one's seed."""
