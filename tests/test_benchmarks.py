@@ -290,6 +290,28 @@ def test_table_has_ratios_to_the_released_structure(bench, tmp_path):
     assert "of-another-time" not in text
 
 
+def test_a_report_of_many_rows_is_stored_row_by_row(bench, tmp_path):
+    """As a GPU's are, that pytest ran in one process; RESULTS.md names the GPU, and the rows of it alone."""
+    info = {"wall_s": [0.31], "cpu_s": [0.3], "peak_gib": 3.0, "torch": "2.11.0", "gpu": "A GPU"}
+    rows = [{"extra_info": {**info, "case": f"medium-step-{name}"}} for name in ("released", "ours-whole")]
+    machine = {"python_version": "3.12.3", "cpu": {"brand_raw": "A/B", "count": 16}}
+    (tmp_path / "report.json").write_text(json.dumps({"machine_info": machine, "benchmarks": rows}))
+    out = tmp_path / "gpu" / "results"
+    options = ("--take", tmp_path / "report.json", "--device", "cuda", "--out", out)
+    subprocess.run([sys.executable, FOLDER / "run.py", *options], check=True, timeout=120)
+    stored = json.loads((out / "medium-step-ours-whole.json").read_text())
+    assert stored["wall_s"] == [0.31]
+    assert stored["machine"] | {"commit": ""} == {
+        "GPU": "A GPU", "CPU": "A-B", "cores": 16, "threads": 1, "Python": "3.12.3", "commit": "",
+        "torch": "2.11.0",
+    }  # fmt: skip
+    text = (out.parent / "RESULTS.md").read_text()
+    assert "ours, all draws new, all latents at once | 0.31 | 1.00" in text
+    assert "GPU A GPU" in text
+    names = [case.row.name for case in bench["cases"].cases(["medium"], ["step"])]
+    assert "ours-whole" not in names  # a CPU gains nothing by it
+
+
 def test_run_lists_what_is_missing(tmp_path):
     (tmp_path / "tiny-step-ours.json").write_text(json.dumps(result([1.0])))
     (tmp_path / "tiny-step-released.json").write_text(json.dumps({"failed": "no"}))
@@ -306,7 +328,9 @@ def test_run_lists_what_is_missing(tmp_path):
 
 def test_results_are_figures_alone():
     """What is committed names no file, folder or machine."""
-    for file in (FOLDER / "results").glob("*.json"):
+    files = [*(FOLDER / "results").glob("*.json"), *(FOLDER / "gpu" / "results").glob("*.json")]
+    assert len(files) > 30
+    for file in files:
         text = file.read_text()
         assert len(text) < 4000
         assert "/" not in text

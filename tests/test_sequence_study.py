@@ -4,8 +4,10 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "sequence_study"
 OURS = ("run", "lab", "modes", "table")
@@ -56,6 +58,17 @@ def test_every_mode_of_the_recipe_is_compared(study):
     assert made == set(MODES)
 
 
+def test_a_gpu_s_rows_lie_apart(study, tmp_path):
+    """The same people by the same recipe end in other bytes there."""
+    from guide_hub.recipe import load_recipe
+
+    lab = SimpleNamespace(recipe=load_recipe("heads-fast"), sha256="0" * 64, device=torch.device("cpu"))
+    here = study.Study(lab, "replay", 0, 10, tmp_path)
+    lab.device = torch.device("cuda")
+    there = study.Study(lab, "joint", 2, 10, tmp_path)
+    assert (here.file.name, there.file.name) == ("replay-seed0.json", "joint-10-seed2-cuda.json")
+
+
 def test_the_table_says_who_came_back_and_by_how_much(study, tmp_path):
     results = tmp_path / "results"
     results.mkdir()
@@ -64,9 +77,11 @@ def test_the_table_says_who_came_back_and_by_how_much(study, tmp_path):
     (results / "chain-seed0.json").write_text(json.dumps(run))
     study.write_results(results, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
-    (line,) = [one for one in text.split("## N = 2")[1].splitlines() if one.startswith("| chain | 0 | 0.0%")]
+    (line,) = [
+        one for one in text.split("## N = 2")[1].splitlines() if one.startswith("| chain | cpu | 0 | 0.0%")
+    ]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[2:5] == ["0.0% (0)", "50.0% (1)", "+0.50"]
-    assert cells[9] == "10, 20"
+    assert cells[3:6] == ["0.0% (0)", "50.0% (1)", "+0.50"]
+    assert cells[10] == "10, 20"
     assert "| chain | 0 | 2 | 0.20% | 0.75% | 0.50% | 1 of 3 |" in text
     assert (tmp_path / "matrix.png").stat().st_size > 0

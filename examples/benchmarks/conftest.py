@@ -100,6 +100,9 @@ def measured(benchmark: Any, case: Case, request: pytest.FixtureRequest) -> Meas
         info = benchmark.extra_info
         info.update(case=case.name, wall_s=wall[warmup:], cpu_s=cpu[warmup:])
         info.update(warmup_wall_s=wall[:warmup], warmup_cpu_s=cpu[:warmup])
+        if case.device.startswith("cuda"):
+            info.update(gpu=torch.cuda.get_device_name(case.device))
+        info.update(torch=torch.__version__.partition("+")[0])
         info.update(peak_gib=peak_gib(case.device), peak_before_gib=before)
         return result
 

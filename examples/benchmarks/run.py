@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -76,21 +75,14 @@ def commit() -> str:
         return "unknown"
 
 
-def machine(report: dict[str, Any], threads: int, device: str = "cpu") -> dict[str, Any]:
+def machine(report: dict[str, Any], threads: int) -> dict[str, Any]:
     """What figures hang on, without the machine's name."""
-    from importlib.metadata import version
-
-    cpu = report.get("machine_info", {}).get("cpu", {})
-    gpu = {}
-    if device.startswith("cuda"):
-        import torch
-
-        gpu = {"GPU": torch.cuda.get_device_name(device)}
+    of = report.get("machine_info", {})
+    cpu = of.get("cpu", {})
     return {
-        **gpu,
-        "CPU": str(cpu.get("brand_raw") or platform.machine()).replace("/", "-"), "cores": os.cpu_count(),
-        "threads": threads, "torch": version("torch").partition("+")[0],
-        "Python": platform.python_version(), "commit": commit(),
+        "CPU": str(cpu.get("brand_raw") or of.get("machine")).replace("/", "-"),
+        "cores": cpu.get("count") or os.cpu_count(), "threads": threads,
+        "Python": of.get("python_version"), "commit": commit(),
     }  # fmt: skip
 
 
@@ -134,19 +126,23 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
             return {"failed": why}
         found = json.loads(report.read_text())
     (entry,) = found["benchmarks"]
-    return kept(entry, machine(found, args.threads, case.device))
+    return kept(entry, machine(found, args.threads))
 
 
 def kept(entry: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
     """What is stored of a benchmark's entry in pytest-benchmark's report, and the machine that it is of."""
     info = entry["extra_info"]
-    return {**{key: info[key] for key in KEPT if key in info}, "machine": of}
+    gpu = {"GPU": info["gpu"]} if "gpu" in info else {}
+    return {
+        **{key: info[key] for key in KEPT if key in info},
+        "machine": {**gpu, **of, "torch": info["torch"]},
+    }
 
 
 def take(report: Path, folder: Path, threads: int, device: str) -> None:
-    """Stores all of a report that pytest wrote on this machine, many rows in one process."""
+    """Stores all of a report of pytest's, many rows in one process, by the code that is checked out."""
     found = json.loads(report.read_text())
-    of = machine(found, threads, device)
+    of = machine(found, threads)
     known = {case.name: case for case in cases(device=device)}
     for entry in found["benchmarks"]:
         store(folder, known[entry["extra_info"]["case"]], kept(entry, of))

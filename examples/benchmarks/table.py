@@ -6,6 +6,7 @@ python table.py [RESULTS_FOLDER]
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from statistics import median
@@ -99,12 +100,13 @@ def machines(folder: Path) -> list[str]:
 
 def tables(folder: Path) -> str:
     """The whole of RESULTS.md."""
+    readme = Path(os.path.relpath(HERE / "README.md", folder.parent)).as_posix()
     lines = [
         "# Benchmarks",
         "",
-        "Made by `python examples/benchmarks/run.py`; [README.md](README.md) says what is what. Medians",
+        f"Made by `python examples/benchmarks/run.py`; [README.md]({readme}) says what is what. Medians",
         "of the rounds. *Times as fast*: seconds of the first row, the released structure, over the row's.",
-        "Peak: resident memory of the row's own process.",
+        "Peak: resident memory of the row's own process; on a GPU, its tensors.",
         "",
         *machines(folder),
     ]
