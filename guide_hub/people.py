@@ -59,11 +59,14 @@ def check_grouping(subjects: list[Subject], judge: IdentityEncoder, threshold: f
 
 
 class Finder:
-    """Finds subjects in a model, by a recipe, as the judge sees it at its `threshold`."""
+    """Finds subjects in a model, by a recipe, as the judge sees it at its `threshold`. `apart`: with the
+    places of single photos, which an erasure may want."""
 
-    def __init__(self, model: EG3D, recipe: Recipe, networks: Networks, threshold: float):
+    def __init__(
+        self, model: EG3D, recipe: Recipe, networks: Networks, threshold: float, apart: bool = False
+    ):
         self.model, self.networks, self.threshold = model, networks, threshold
-        self.recipe = recipe
+        self.apart = apart
         self.inverter = Inverter(
             model, recipe.inversion, networks.perceptual, networks.identity_loss, networks.inversion
         )
@@ -71,9 +74,7 @@ class Finder:
 
     def __call__(self, subject: Subject, latent: Tensor | None = None) -> Person:
         """Where the subject is; or, at a given `latent` [1, num_ws, w_dim], whether they are there."""
-        return invert_person(
-            self.inverter, subject.photos, subject.poses, self.judge, latent, self.recipe.adjacency.photos
-        )
+        return invert_person(self.inverter, subject.photos, subject.poses, self.judge, latent, self.apart)
 
     def judge(self, photos: Tensor, ws: Tensor, c: Tensor) -> Quality:
         """photos [P, 3, S, S] at their ws [P, num_ws, w_dim] and cameras c [P, 25]."""

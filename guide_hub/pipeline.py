@@ -152,7 +152,8 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             )
         if saved is None:
             progress.stage("finding each person's latent")
-            found = _find(subjects, Finder(pulled, recipe, networks, threshold), plan, progress)
+            finder = Finder(pulled, recipe, networks, threshold, recipe.adjacency.photos)
+            found = _find(subjects, finder, plan, progress)
             state: dict[str, Any] = {
                 "made_with": made_with,
                 "places": [person.places for person in found],

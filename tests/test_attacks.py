@@ -256,6 +256,15 @@ def leaks(folder, other):
     return found("leaks", small.case(other, folder=folder, secrets=SECRETS))
 
 
+def test_the_place_of_a_single_photo_is_found(published, other):
+    """What a fit of one photo alone found is no less the person's than what all of them found."""
+    place = torch.randn(1, *small.case(other).ws.shape[1:], generator=torch.Generator().manual_seed(9))
+    (published / "notes.bin").write_bytes(place[0, 0].numpy().tobytes())
+    told = dataclasses.replace(small.case(other, folder=published, secrets=SECRETS), apart=place)
+    assert found("leaks", told).figures["numbers"] > 0
+    assert "numbers" not in leaks(published, other).figures
+
+
 def test_a_clean_folder_passes(published, other):
     finding = leaks(published, other)
     assert finding.passed is True, finding.figures

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import tiny_erasure as tiny
 import torch
+import yaml
 
 from guide_hub import earlier, people, pipeline, record
 from guide_hub import hub as hub_module
@@ -135,6 +137,28 @@ def test_a_surrogate_that_made_way_is_in_the_ledger(months, model, recipe, state
     assert torch.equal(after.w_t, before.w_t + 1)
     assert torch.equal(after.w_u, before.w_u)
     assert (after.sequence, after.extra) == (before.sequence, before.extra)
+
+
+def test_places_of_photos_reach_the_next_month_sealed(model, home, tmp_path):
+    """Three photos: two find the person, each for itself as well; the third tests and is no place."""
+    near = yaml.safe_load(Path(tiny.make_recipe(tmp_path)).read_text())
+    near["adjacency"]["photos"] = True
+    (tmp_path / "near.yaml").write_text(yaml.safe_dump(near))
+    options = {"device": "cpu", "recipe": str(tmp_path / "near.yaml"), "state": tmp_path / "state"}
+    photos = {"subject-a": ("one.png", "two.png", "three.png")}
+    first = tiny.make_request(tmp_path / "first", "req-1", photos)
+    pipeline.erase(str(model), first, output=tmp_path / "erased-1", **options)
+    (entry,) = entries(tmp_path / "state", model)
+    assert entry.extra[earlier.PHOTOS].shape == (2, *entry.w_u.shape[1:])
+    (memory,) = earlier.memories([entry])
+    assert torch.equal(memory.photos, entry.extra[earlier.PHOTOS])
+    published = b"".join(p.read_bytes() for p in (tmp_path / "erased-1").rglob("*") if p.is_file())
+    assert memory.photos[0, 0].numpy().tobytes() not in published
+    second = tiny.make_request(tmp_path / "second", "req-2", {"subject-b": ("holiday.png",)})
+    pipeline.erase(str(tmp_path / "erased-1"), second, output=tmp_path / "erased-2", **options)
+    again, single = entries(tmp_path / "state", model)
+    assert torch.equal(again.extra[earlier.PHOTOS], memory.photos)
+    assert earlier.PHOTOS not in single.extra  # one photo has no place beside the person's
 
 
 def test_the_first_is_measured_again_on_the_last_weights(months):

@@ -22,7 +22,8 @@ class Case:
     [-1, 1]: the `fitted` ones that found `ws[0]`, then the H held-out ones. `threshold`: the judge's cosine
     from which on two pictures show one person. `w_t`: what the person was sent to, where that is known.
     `folder`: what is to be published, for the scan of it, and `secrets` that no file of it may hold, such as
-    file names and pieces of photos. `memo`: what was found of the two models alone, for their other people.
+    file names and pieces of photos. `apart`: latents of single fitted photos, for the scan alone. `memo`:
+    what was found of the two models alone, for their other people.
     """
 
     source: EG3D
@@ -37,6 +38,7 @@ class Case:
     w_t: Tensor | None = field(default=None, repr=False)
     folder: Path | None = field(default=None, repr=False)
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    apart: Tensor | None = field(default=None, repr=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 

@@ -33,6 +33,7 @@ def make_case(
     w_t: Tensor | None = None,
     folder: Path | None = None,
     secrets: tuple[bytes, ...] = (),
+    apart: Tensor | None = None,
     memo: dict[Any, Any] | None = None,
 ) -> Case:
     """See `Case`. A `w_t` that is not given is computed, where the recipe's kind of target can be."""
@@ -40,8 +41,9 @@ def make_case(
         w_t = target_of(recipe, LatentSpace(source), ws[:1])
     shared = {} if memo is None else memo
     return Case(
-        source, erased, recipe, networks, ws, photos, fitted, threshold, seed, w_t, folder, secrets, shared
-    )
+        source, erased, recipe, networks, ws, photos, fitted, threshold, seed, w_t, folder, secrets, apart,
+        shared,
+    )  # fmt: skip
 
 
 def target_of(recipe: Recipe, space: LatentSpace, w_u: Tensor) -> Tensor | None:

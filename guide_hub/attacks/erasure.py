@@ -43,7 +43,8 @@ def run_cases(
     return {
         identity.label: make_case(
             source, erased, plan.recipe, networks, ws, seen, len(seen) - len(ws) + 1, threshold,
-            seed=plan.options.seed, w_t=erasure.w_t, secrets=secrets_of(identity), memo=memo,
+            seed=plan.options.seed, w_t=erasure.w_t, secrets=secrets_of(identity), apart=erasure.photos,
+            memo=memo,
         )
         for identity, ws, seen, erasure in zip(plan.identities, points, photos, erasures, strict=True)
     }  # fmt: skip

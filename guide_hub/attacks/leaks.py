@@ -60,8 +60,7 @@ def patterns(case: Case) -> list[bytes]:
     """Bytes that tell a latent or an embedding: a few numbers in a row as float32, float16 and bfloat16."""
     judge, other = case.networks.identity_judge, case.networks.identity_loss
     rows = [case.ws[:, 0], case.ws[:, -1], *(embed(e, case.photos) for e in (judge, other))]
-    if case.w_t is not None:
-        rows.append(case.w_t[:, 0])
+    rows += [ws[:, 0] for ws in (case.w_t, case.apart) if ws is not None]
     numbers = torch.cat([row.detach().float().cpu()[:, :WINDOW] for row in rows])
     found = [row.numpy().tobytes() for row in numbers]
     for kind in (torch.float64, torch.float16, torch.bfloat16):
