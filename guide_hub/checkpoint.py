@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 STATE_VARIABLE = "GUIDE_HUB_STATE"
+FORMAT = 2  # of progress: another one begins anew
 
 
 def default_state() -> Path:

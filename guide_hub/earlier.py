@@ -218,6 +218,14 @@ def points_of(entry: Entry) -> Tensor:
     return entry.w_u if entry.points is None else torch.cat([entry.w_u, entry.points])
 
 
+def places_of(entry: Entry) -> Tensor:
+    """What an erasure of an entry's person is told: `w_u`, then where single photos lie."""
+    import torch
+
+    assert entry.w_u is not None
+    return torch.cat([entry.w_u, entry.extra[PHOTOS]]) if PHOTOS in entry.extra else entry.w_u
+
+
 def sitter(
     entry: Entry,
     judge: IdentityEncoder,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from guide_hub import earlier
 from guide_hub import record as records
 from guide_hub.attacks.registry import ATTACKS
-from guide_hub.checkpoint import Checkpoint, fingerprint
+from guide_hub.checkpoint import FORMAT, Checkpoint, fingerprint
 from guide_hub.delivery import deliver
 from guide_hub.errors import ConflictError, GuideHubError, InputError, Problem, RefusedError
 from guide_hub.interrupt import Stopped, Stopper, stopping
@@ -138,7 +138,7 @@ def _run(plan: Plan, progress: Progress, processes: Processes) -> Report:
             threads=torch.get_num_threads(), networks=names.__dict__, weights=weights,
             threshold=f"{threshold:.3f}", latents=given and records.file_sha256(given),
             memories=earlier.fingerprint(known), teacher=plan.teacher,
-            **processes.made_with,
+            progress=FORMAT, **processes.made_with,
         )  # fmt: skip
         checkpoint = Checkpoint(plan.state, plan.run_name)
         saved = checkpoint.load() if plan.options.resume else None

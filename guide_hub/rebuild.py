@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from guide_hub import earlier, hub, pipeline
 from guide_hub import record as records
-from guide_hub.checkpoint import Checkpoint, default_state, fingerprint
+from guide_hub.checkpoint import FORMAT, Checkpoint, default_state, fingerprint
 from guide_hub.errors import GuideHubError, InputError, Problem
 from guide_hub.interrupt import stopping
 from guide_hub.ledger import Entry, Ledger
@@ -355,7 +355,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             base=plan.origin.sha256, device=device.type, version=__version__, torch=torch.__version__,
             threads=torch.get_num_threads(), networks=names.__dict__, weights=weights,
             recipe=recipe.digest(), threshold=f"{threshold:.3f}",
-            people=earlier.fingerprint(plan.entries, anew=True), **processes.made_with,
+            people=earlier.fingerprint(plan.entries, anew=True), progress=FORMAT, **processes.made_with,
         )  # fmt: skip
         checkpoints, after = [], []
         before: list[Memory] = []
@@ -374,7 +374,7 @@ def _run(plan: Rebuild, progress: Progress, processes: Processes) -> Report:
             )  # fmt: skip
             sequence.run(
                 [".".join(earlier.id_of(e)) for e in part],
-                [ws[:1] for ws in points[first - 1 : first - 1 + len(part)]],
+                [earlier.places_of(e).to(device) for e in part],
                 partial(measure, first),
                 saved,
             )

@@ -205,14 +205,16 @@ class _Run:
         threshold = find_threshold(
             base, sha256, self.base, judge, names.identity_judge, self.recipe, progress, state
         )
-        self.find = Finder(self.base, self.recipe, self.networks, threshold)
+        apart = self.recipe.adjacency.photos
+        self.find = Finder(self.base, self.recipe, self.networks, threshold, apart)
 
     def case(self, subject: Subject, person: Person, folder: Path, memo: dict[Any, Any]) -> Case:
         """What an attack on the subject is given."""
         find, photos = self.find, subject.photos[person.measured]
         return make_case(
             self.base, self.erased, self.recipe, self.networks, person.points, photos, person.fitted,
-            find.threshold, folder=folder, secrets=secrets_of(subject.identity), memo=memo,
+            find.threshold, folder=folder, secrets=secrets_of(subject.identity), apart=person.apart,
+            memo=memo,
         )  # fmt: skip
 
     def measure(self, subject: Subject, person: Person) -> PersonMeasure:

@@ -243,12 +243,18 @@ def test_the_fit_goes_on_until_the_gate_holds():
 
 
 def test_fitted_photos_are_inverted_for_themselves_where_asked():
-    """Where the model shows them there; a single photo, or a given latent, has nothing more to find."""
+    """Where the model shows them there, with a given latent too; a single photo has nothing more to find."""
     photos, inverter = torch.zeros(3, 3, 8, 8), Answers()
     found = invert_person(inverter, photos, None, gate([(0.8, 0.8), (0.9, 0.1), (0.7,)]), apart=True)
     assert found.places[:, 0, 0].tolist() == [-1.0, 0.0]  # the person, and the one photo that shows them
     assert found.points[:, 0, 0].tolist() == [-1.0, 0.0]  # the held-out photo tests, and is no place
     assert found.quality.cosine == (0.8, 0.8, 0.7)
+    inverter.of_latent = lambda latent, photos, poses: Found(
+        latent.expand(2, -1, -1), torch.zeros(2, 3), latent
+    )
+    answers, given = gate([(0.8, 0.8), (0.9, 0.1), (0.7,)]), torch.full((1, 4, 8), 5.0)
+    known = invert_person(inverter, photos, None, answers, given, apart=True)
+    assert known.places[:, 0, 0].tolist() == [5.0, 0.0]
     assert len(invert_person(inverter, photos, None, gate([(0.8, 0.8), (0.7,)])).places) == 1
     assert len(invert_person(inverter, photos[:2], None, gate([(0.8,), (0.7,)]), apart=True).places) == 1
 

@@ -563,10 +563,10 @@ def seen_by(likeness: dict[int, float]) -> object:
     return look
 
 
-def joint_watching(steps: int) -> Recipe:
+def joint_watching(steps: int, pool: int = 2) -> Recipe:
     plain = recipe(steps, mode="joint")
     return dataclasses.replace(
-        plain, speed=dataclasses.replace(plain.speed, check_every=2, new_neighbours=True)
+        plain, speed=dataclasses.replace(plain.speed, check_every=2, new_neighbours=True, pool=pool)
     )
 
 
@@ -604,6 +604,26 @@ def test_joint_ends_when_nobody_is_seen(tmp_path):
     done, visits, _ = visited_by(joint_watching(12), tmp_path, dict.fromkeys(range(4), 0.1))
     assert len(done.watch.losses) == 4
     assert len(visits) == 8
+
+
+def test_a_joint_by_a_pool_is_held_to_everybodys_own_pictures(tmp_path, monkeypatch):
+    """Whoever is drawn beside whom: what the teacher showed before is of the latents that are asked for."""
+    asked, aims = [], Eraser._aims
+
+    def watched(self, chunks, draws):
+        found = aims(self, chunks, draws)
+        asked.append((chunks[0].w_teacher, found[0].planes, found[0].image))
+        return found
+
+    monkeypatch.setattr(Eraser, "_aims", watched)
+    likeness, still = dict.fromkeys(range(4), 0.9), generator()
+    visited_by(joint_watching(8), tmp_path, likeness)
+    compared = 0
+    for w, planes, _ in asked:
+        if planes is not None:
+            torch.testing.assert_close(planes, still.planes(w, noise_mode="const"), rtol=1e-4, atol=1e-5)
+            compared += 1
+    assert compared > 40
 
 
 @pytest.mark.parametrize("last", [2, 5])

@@ -159,6 +159,12 @@ def test_places_of_photos_reach_the_next_month_sealed(model, home, tmp_path):
     again, single = entries(tmp_path / "state", model)
     assert torch.equal(again.extra[earlier.PHOTOS], memory.photos)
     assert earlier.PHOTOS not in single.extra  # one photo has no place beside the person's
+    rebuild(
+        str(tmp_path / "erased-2"), "req-2/subject-b", output=tmp_path / "anew", base=str(model), **options
+    )
+    assert weights(tmp_path / "anew") == weights(tmp_path / "erased-1")  # by the same neighbours
+    (kept,) = entries(tmp_path / "state", model)
+    assert torch.equal(kept.extra[earlier.PHOTOS], memory.photos)
 
 
 def test_the_first_is_measured_again_on_the_last_weights(months):

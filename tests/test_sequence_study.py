@@ -67,6 +67,7 @@ def test_a_gpu_s_rows_lie_apart(study, tmp_path):
     lab.device = torch.device("cuda")
     there = study.Study(lab, "joint", 2, 10, tmp_path)
     assert (here.file.name, there.file.name) == ("replay-seed0.json", "joint-10-seed2-cuda.json")
+    assert study.Study(lab, "replay", 0, 10, tmp_path).checkpoint.folder != here.checkpoint.folder
 
 
 def test_the_table_says_who_came_back_and_by_how_much(study, tmp_path):

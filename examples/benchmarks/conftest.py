@@ -75,6 +75,7 @@ def measured(benchmark: Any, case: Case, request: pytest.FixtureRequest) -> Meas
     ) -> Any:
         rounds = request.config.getoption("rounds") or rounds or case.config.rounds
         warmup = case.config.warmup if warmup is None else warmup
+        warmup = max(warmup, int(case.device != "cpu"))  # a GPU's first round loads kernels
         wall, cpu = [], []
 
         def once(*given: Any) -> Any:

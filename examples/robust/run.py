@@ -72,7 +72,8 @@ class Bench:
         """The model without the person, the steps and CPU seconds that it took, and where they were sent."""
         lab = self.lab
         student = lab.model()
-        kept = Checkpoint(self.cache, f"erased-{name}-{recipe.digest()[:12]}-{index}")
+        place = f"erased-{name}-{recipe.digest()[:12]}-{index}-{lab.device.type}"
+        kept = Checkpoint(self.cache, place)
         found = kept.kept("end")
         if found is None:
             clock = Clock()
@@ -97,7 +98,8 @@ class Bench:
 
 def inputs(lab: Lab, name: str) -> dict[str, Any]:
     search = {"likely": reinversion.LIKELY_MAX, "lens": list(reinversion.LENS)}
-    return {"model": lab.sha256, "recipe": recipe_of(name).digest(), "search": search}
+    made = {"model": lab.sha256, "recipe": recipe_of(name).digest(), "search": search}
+    return made | ({} if lab.device.type == "cpu" else {"device": lab.device.type})
 
 
 def stored(lab: Lab, name: str) -> list[dict[str, Any]]:

@@ -36,6 +36,12 @@ def _guide(mode: str) -> Callable[[Recipe], Recipe]:
     return make
 
 
+def _even(recipe: Recipe) -> Recipe:
+    """`joint` that looks at nobody on the way: all have as many steps."""
+    joint = _mode("joint")(recipe)
+    return dataclasses.replace(joint, speed=dataclasses.replace(joint.speed, check_every=0))
+
+
 MODES = {
     "replay": _mode("replay"),
     "replay-people": _guide("replay"),
@@ -43,6 +49,7 @@ MODES = {
     "chain": _mode("chain"),
     "project": _mode("project"),
     "joint": _mode("joint"),
+    "joint-even": _even,
     "merge": _mode("merge"),
     "sugar": _mode("sugar"),
 }

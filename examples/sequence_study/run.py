@@ -61,7 +61,7 @@ class Study:
         where = "" if lab.device.type == "cpu" else f"-{lab.device.type}"
         self.file = RESULTS / f"{mode}{of_all}-seed{seed}{where}.json"
         alone = of_all if mode == "joint" else ""  # its one stage is of all N
-        self.checkpoint = Checkpoint(cache, f"{mode}{alone}-seed{seed}-{self.recipe.digest()[:12]}")
+        self.checkpoint = Checkpoint(cache, f"{mode}{alone}-seed{seed}-{self.recipe.digest()[:12]}{where}")
         self.rows: list[dict[str, Any]] = self._stored()
 
     @property

@@ -102,7 +102,7 @@ class Bench:
         others = measure.others_after.verified if measure.others_after else None
         gone = self.gate.gone(measure.after.verified, others)
         return {
-            "person": index, "seed": seed, "steps": steps, "device": self.device.type,
+            "person": index, "seed": seed, "steps": steps,
             "cpu_s": round(cpu, 2), "wall_s": round(wall, 2),
             "verified": measure.after.verified, "others_verified": others,
             "id": round(measure.guide, 4), "held_out_photos": len(points) - 1,
@@ -152,28 +152,29 @@ class Bench:
         return round(float(verified), 4), float(torch.cat(distances).mean())
 
 
-def inputs(rung: Rung) -> dict[str, Any]:
+def inputs(rung: Rung, device: str) -> dict[str, Any]:
     """What a rung's cells hang on."""
     return {
+        "device": device,
         "model": file_sha256(BUNDLE / "model.safetensors"),
         "recipe": rung.recipe.digest(),
         **{k: v for k, v in dataclasses.asdict(rung).items() if k not in ("text", "options")},
     }
 
 
-def load_cells(rung: Rung) -> list[dict[str, Any]]:
+def load_cells(rung: Rung, device: str) -> list[dict[str, Any]]:
     file = RESULTS / f"{rung.name}.json"
     found = json.loads(file.read_text()) if file.is_file() else {}
-    return found["cells"] if found.get("inputs") == inputs(rung) else []
+    return found["cells"] if found.get("inputs") == inputs(rung, device) else []
 
 
-def store(rung: Rung, cells: list[dict[str, Any]]) -> None:
+def store(rung: Rung, cells: list[dict[str, Any]], device: str) -> None:
     RESULTS.mkdir(exist_ok=True)
     part = RESULTS / f".{rung.name}.{os.getpid()}.part"
     cells = sorted(cells, key=lambda cell: (cell["seed"], cell["person"]))
     lines = ",\n  ".join(json.dumps(cell) for cell in cells)
     text = f'{{"rung": {json.dumps(rung.name)}, "text": {json.dumps(rung.text)},\n '
-    part.write_text(f'{text}"inputs": {json.dumps(inputs(rung))},\n "cells": [\n  {lines}\n ]}}\n')
+    part.write_text(f'{text}"inputs": {json.dumps(inputs(rung, device))},\n "cells": [\n  {lines}\n ]}}\n')
     part.replace(RESULTS / f"{rung.name}.json")
 
 
@@ -195,12 +196,12 @@ def main() -> None:
         for seed in range(args.seeds):
             for rung in rungs:
                 for index in range(args.people):
-                    cells = load_cells(rung)
+                    cells = load_cells(rung, args.device)
                     if any((c["person"], c["seed"]) == (index, seed) for c in cells):
                         continue
                     cell = bench.cell(rung, index, seed)
                     print(rung.name, json.dumps(cell), file=sys.stderr, flush=True)
-                    store(rung, [*cells, cell])
+                    store(rung, [*cells, cell], args.device)
     write_table(RESULTS, HERE / "RESULTS.md", [rung.name for rung in RUNGS])
 
 

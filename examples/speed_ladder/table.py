@@ -11,10 +11,11 @@ HEAD = """\
 # What each rung of the ladder costs and keeps
 
 Written by `run.py`. A cell is one person erased under one seed and judged by the gate of `guide-hub erase`.
-*time*: how many times as quick as `heads`, over the cells that both have, on one thread. *verified* and
+*time*: how many times as quick as `heads`, over the cells that both have. *s*: of one thread on a CPU; on
+CUDA, of one process of twelve that shared an H100 and 16 cores. *verified* and
 *held-out*: of the person's views and of those of the held-out photos. *retained*: of other people's views.
 
-| rung | what | cells | passed | steps | CPU s | time | verified | held-out | retained | worst |
+| rung | what | cells | passed | steps | s | time | verified | held-out | retained | worst |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 """
 

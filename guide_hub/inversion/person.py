@@ -78,7 +78,8 @@ def invert_person(
     """photos [P, 3, S, S] of one person, poses [P, 3] from their landmarks or None.
 
     Where the gate does not hold, the fit goes on in W+. With a `latent` [1, num_ws, w_dim] there is nothing
-    to fit but the cameras. `apart`: each of several fitted photos for itself as well, in as many steps.
+    to fit but the cameras. `apart`: each of several fitted photos for itself as well, in as many steps, with
+    a given latent too.
     """
     n = fitted_of(len(photos))
     first, rest = (poses[:n], poses[n:]) if poses is not None else (None, None)
@@ -91,7 +92,7 @@ def invert_person(
         found = inverter.more(photos[:n], found)
         quality = _judged(found, photos[:n], gate)
     alone = None
-    if apart and latent is None and n > 1:
+    if apart and n > 1:
         each = inverter(photos[:n], first)
         alone = each.ws[torch.tensor(gate(photos[:n], each.ws, each.c).shown)]
     parts = [found]

@@ -18,7 +18,7 @@ from guide_hub.recipe import Replay
 
 __all__ = ["Joint"]
 
-CALM = 0.2  # the likeness that counts for whoever is seen no more
+CALM = 0.2  # the likeness that counts for whoever is less alike than that
 
 
 class Joint(Mode):
@@ -95,12 +95,14 @@ class Joint(Mode):
     def step(self, step: int) -> StepLosses:
         visits = self._visits(step)
         pairs, draws = [], []
-        for i, turn in visits:
+        for nth, (i, turn) in enumerate(visits):
+            # what is kept of a pool's draws goes by the first's: with others drawn beside it, theirs is new
+            again = nth > 0 and bool(len(self.likeness))
             erasure = self.erasures[self.stage[i]]
             self.eraser.shown_at = (erasure.w_u, self.shown_at[i : i + 1]) if len(self.likeness) else None
             draws.append(self.eraser.draw_at(erasure, self.seed, i, turn))
             pairs += [
-                replace(pair, weights=pair.weights.times(1 / len(visits)))
+                replace(pair, weights=pair.weights.times(1 / len(visits)), once=pair.once or again)
                 for pair in self.eraser.pairs(erasure, draws[-1])
             ]
             self.turns[i] += 1
@@ -110,8 +112,7 @@ class Joint(Mode):
         """Whose turn it is, by place in the stage, and how many of theirs were before."""
         if not len(self.likeness):
             return [self.visit(step * self.together + i) for i in range(self.together)]
-        seen = self.likeness > self.recipe.speed.enough
-        weights = torch.where(seen, self.likeness, torch.full_like(self.likeness, CALM)).square()
+        weights = self.likeness.clamp(min=CALM).square()
         rng = torch.Generator().manual_seed(step_seed(self.seed, -14, step))
         chosen = torch.multinomial(weights, self.together, generator=rng).tolist()
         return [(i, self.turns[i]) for i in chosen]
