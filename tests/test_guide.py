@@ -594,6 +594,9 @@ def test_a_whole_step_at_once_is_the_same_step(pool, monkeypatch):
             losses = eraser.step(erasure, eraser.draw_at(erasure, 5, 0, step))
             steps.append((losses, torch.cat([p.grad.flatten() for p in eraser.parameters])))
         found.append(steps)
+    kept = [x for aim in eraser.aims.values() for x in (aim.planes, aim.image, *aim.maps) if x is not None]
+    assert bool(kept) == bool(pool)
+    assert all(x.untyped_storage().nbytes() == x.nbytes for x in kept)  # and nothing of the rest of the batch
     assert set(batches[: len(batches) // 2]) == {1}
     assert batches[-1] > 4
     for (apart, its_grad), (together, grad) in zip(*found, strict=True):

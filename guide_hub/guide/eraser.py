@@ -519,8 +519,9 @@ class Eraser:
             for i, aim in zip(new, made, strict=True):
                 aims[i] = aim
                 if (place := places[i]) is not None:
-                    kept = sum(other.maps_size for other in self.aims.values()) + aim.maps_size
-                    self.aims[place] = aim if kept <= MAPS_KEPT else replace(aim, maps=None)
+                    own = aim.alone() if len(new) > 1 else aim
+                    kept = sum(other.maps_size for other in self.aims.values()) + own.maps_size
+                    self.aims[place] = own if kept <= MAPS_KEPT else replace(own, maps=None)
         return [aim for aim in aims if aim is not None]
 
     def draw_at(self, erasure: Erasure, seed: int, k: int, step: int) -> Draws:

@@ -54,6 +54,13 @@ class Aim:
         """In bytes."""
         return sum(part.nbytes for part in self.maps or [])
 
+    def alone(self) -> Aim:
+        """With tensors of its own: a part of a batch keeps all of it in memory."""
+        planes, image, embedding = (
+            None if x is None else x.clone() for x in (self.planes, self.image, self.embedding)
+        )
+        return Aim(planes, image, self.maps and [maps.clone() for maps in self.maps], embedding)
+
 
 @dataclass(frozen=True)
 class Away:
