@@ -37,14 +37,19 @@ def threshold_of(setup: Setup) -> float:
     return found.threshold if found is not None else 0.5
 
 
+def around(eraser: Eraser, w_u: torch.Tensor) -> torch.Tensor:
+    """Neighbours of w_u that no step draws: [NEIGHBOURS, num_ws, w_dim]."""
+    toward = eraser.space.random(NEIGHBOURS, torch.Generator().manual_seed(NEIGHBOUR_SEED))
+    alpha = torch.linspace(0.5, 1, NEIGHBOURS) * eraser.alpha_max
+    return w_u + neighbour_offset(w_u, toward, alpha, eraser.recipe.target.norm)
+
+
 def figures(setup: Setup, eraser: Eraser, w_u: torch.Tensor, erased: EG3D) -> dict[str, float]:
     """The judge's: cosines against the person's picture before, at the latent and around; everybody else."""
     nets, recipe = setup.networks, setup.recipe
     model, threshold, views = setup.teacher, threshold_of(setup), setup.config.views
     front, c = yaw_cameras(model, recipe.camera, 1), yaw_cameras(model, recipe.camera, views)
-    toward = eraser.space.random(NEIGHBOURS, torch.Generator().manual_seed(NEIGHBOUR_SEED))
-    alpha = torch.linspace(0.5, 1, NEIGHBOURS) * eraser.alpha_max
-    ws = torch.cat([w_u, w_u + neighbour_offset(w_u, toward, alpha, recipe.target.norm)])
+    ws = torch.cat([w_u, around(eraser, w_u)])
     photos = render_views(model, ws, front)[:, 0]
     person = measure_person(model, erased, nets.identity_judge, photos, ws, c, threshold)
     people = eraser.space.random(setup.config.people, torch.Generator().manual_seed(PEOPLE_SEED))
