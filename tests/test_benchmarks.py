@@ -251,7 +251,7 @@ def test_every_group_has_a_bench_file_and_every_model_a_baseline(bench):
     assert len(set(names)) == len(names)
     assert set(cases.GROUPS) == set(GROUPS)
     for group in GROUPS:
-        assert bench[f"bench_{group}"].GROUP == group
+        assert group == bench[f"bench_{group}"].GROUP
         for config in cases.CONFIGS:
             found = cases.cases([config], [group])
             assert not found or (found[0].row.plain and len(found) > 1)
