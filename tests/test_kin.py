@@ -72,7 +72,7 @@ def test_the_persons_ball_stays_that_of_alpha_max():
 
 def test_probes_are_kin_as_well_and_the_same_every_time():
     eraser, erasure = made()
-    first, again = (eraser.around(erasure.w_u, 4, 7) for _ in range(2))
+    first, again = (eraser.around(erasure, 4, 7) for _ in range(2))
     assert torch.equal(first, again)
     far = norm_of(first - erasure.w_u, "whole").flatten() / eraser.unit
     assert far.tolist() == pytest.approx([0, *(1.35 * x for x in (0.5, 2 / 3, 5 / 6, 1))], rel=1e-4)

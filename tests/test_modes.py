@@ -410,7 +410,7 @@ def test_where_somebody_is_seen_most_is_rehearsed_next():
     mode = rehearsing(watching())
     each = mode.recipe.replay.neighbours
     eraser, earlier = mode.eraser, mode.eraser.earlier
-    ws = eraser.around(earlier[1].w_u, PROBED, step_seed(-12, 4))
+    ws = eraser.around(earlier[1], PROBED, step_seed(-12, 4))
     mode._look([1], 4)
     cosine = (eraser.faces(eraser.student, ws) @ mode.faces[1].T).max(1).values
     assert float(mode.likeness[1]) == pytest.approx(float(cosine.max()))
