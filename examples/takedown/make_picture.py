@@ -1,7 +1,8 @@
-"""Makes the README's picture from the private sheets of the example, whose people are renders of nobody.
+"""Makes the README's picture of the example, whose people are renders of nobody: before above after.
 
-guide-hub erase --repo builtin:synthetic-heads --request takedown.yaml --report runs/report
-python make_picture.py --report runs/report --out ../../docs/before_after.png
+guide-hub erase --repo builtin:synthetic-heads --request takedown.yaml --output erased
+guide-hub invert --repo builtin:synthetic-heads --request takedown.yaml --report found
+python make_picture.py --erased erased --latents found/latents.safetensors --out ../../docs/before_after.png
 """
 
 from __future__ import annotations
@@ -9,35 +10,38 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from PIL import Image
+import torch
+from safetensors.torch import load_file
 
-TILE, LABEL = 256, 16  # pixels of a picture and of its caption in the sheets
+from guide_hub.eg3d import EG3D
+from guide_hub.evaluation.views import render_views, yaw_cameras
+from guide_hub.faces.registry import BUNDLE
+from guide_hub.latents import LatentSpace
+from guide_hub.recipe import load_recipe
+from guide_hub.sheets import sheet
+
 COLUMNS = 5
-
-
-def rows(sheet: Path, wanted: list[int]) -> list[Image.Image]:
-    """The sheet's rows by number, with their captions, cut to COLUMNS pictures."""
-    picture = Image.open(sheet)
-    height = TILE + LABEL
-    return [picture.crop((0, r * height, COLUMNS * TILE, (r + 1) * height)) for r in wanted]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--erased", type=Path, required=True)
+    parser.add_argument("--latents", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    parts = rows(args.report / "subject-a.png", [1, 2]) + rows(args.report / "retained.png", [0, 1])
-    whole = Image.new("RGB", (parts[0].width, sum(p.height for p in parts)), "white")
-    top = 0
-    for part in parts:
-        whole.paste(part, (0, top))
-        top += part.height
-    whole.resize((whole.width // 2, whole.height // 2), Image.Resampling.LANCZOS).save(
-        args.out, optimize=True
-    )
+    models = {"before": EG3D.from_pretrained(BUNDLE), "after": EG3D.from_pretrained(args.erased)}
+    camera, rows = load_recipe("heads").camera, {}
+    for identity, w in sorted(load_file(args.latents).items()):
+        for when, model in models.items():
+            yaws = yaw_cameras(model, camera, COLUMNS)
+            rows[f"the erased {identity.rpartition('/')[2]}, {when}"] = render_views(model, w, yaws)[0]
+    for when, model in models.items():
+        people = LatentSpace(model).random(COLUMNS, torch.Generator().manual_seed(0))
+        front = yaw_cameras(model, camera, 1)
+        rows[f"people who stay, {when}"] = render_views(model, people, front)[:, 0]
+    sheet(rows).save(args.out, optimize=True)
 
 
 if __name__ == "__main__":
