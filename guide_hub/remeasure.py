@@ -108,7 +108,8 @@ def remeasure(
     keys = records.find_keys(state)
     found.checks += [_commitment(wanted, i, entries.get(i.id), keys) for i in wanted.identities]
     try:
-        measured = _measure(source, wanted, entries, base, state, pick_device(device), progress)
+        scanned = "leaks" in attacks
+        measured = _measure(source, wanted, entries, base, state, pick_device(device), progress, scanned)
     except HubError as error:
         found.checks.append(Check("figures", "unchecked", error.problems[0].message))
         return []
@@ -152,8 +153,10 @@ def _measure(
     state: Path,
     device: torch.device,
     progress: Progress,
+    scanned: bool,
 ) -> list[Measured]:
-    """Each identity on record, in the model that it was erased from and in `source`."""
+    """Each identity on record, in the model that it was erased from and in `source`. `scanned`: for leaks,
+    which takes the places of single photos, and an inversion of each."""
     progress.stage("loading the models")
     erased = EG3D.from_pretrained(str(source.folder)).to(device).eval().requires_grad_(False)
     subjects = read_subjects(wanted.identities, erased.config.img_resolution, device)
@@ -165,7 +168,7 @@ def _measure(
             continue
         holder, base = _origin(source, given, entries[name], progress)
         if holder.folder not in runs:
-            runs[holder.folder] = run = _Run(holder, base, erased, state, progress)
+            runs[holder.folder] = run = _Run(holder, base, erased, state, progress, scanned)
             check_grouping(subjects, run.networks.identity_judge, run.find.threshold)
         run = runs[holder.folder]
         progress.stage(f"finding and measuring {name}")
@@ -193,7 +196,15 @@ def _origin(
 class _Run:
     """What erased somebody: the base and, by the recipe that `holder` carries, the networks and cameras."""
 
-    def __init__(self, holder: hub.Source, base: hub.Source, erased: EG3D, state: Path, progress: Progress):
+    def __init__(
+        self,
+        holder: hub.Source,
+        base: hub.Source,
+        erased: EG3D,
+        state: Path,
+        progress: Progress,
+        scanned: bool,
+    ):
         self.erased = erased
         self.recipe = read_recipe(holder)
         self.base = (
@@ -205,7 +216,7 @@ class _Run:
         threshold = find_threshold(
             base, sha256, self.base, judge, names.identity_judge, self.recipe, progress, state
         )
-        apart = self.recipe.adjacency.photos
+        apart = scanned and self.recipe.adjacency.photos
         self.find = Finder(self.base, self.recipe, self.networks, threshold, apart)
 
     def case(self, subject: Subject, person: Person, folder: Path, memo: dict[Any, Any]) -> Case:

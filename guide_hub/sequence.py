@@ -226,11 +226,10 @@ class Sequence:
             raise InputError("the progress of this run is not whole", remedy="begin again with --no-resume")
         device = self.setup.teacher.w_avg.device
 
-        def erasure(d: dict[str, Any]) -> Erasure:
-            photos = d["photos"] if d["photos"] is None else d["photos"].to(device)
-            return Erasure(d["w_u"].to(device), d["w_t"].to(device), photos)
-
-        return {k: Done(erasure(d), d["tensors"]) for k, d in kept["people"].items()}
+        return {
+            k: Done(Erasure(d["w_u"].to(device), d["w_t"].to(device), _on(device, d["photos"])), d["tensors"])
+            for k, d in kept["people"].items()
+        }
 
 
 def _label(stage: Stage, ids: list[str]) -> str:
@@ -241,8 +240,12 @@ def _label(stage: Stage, ids: list[str]) -> str:
 
 def _memory_on(device: torch.device, memory: Memory) -> Memory:
     """The latents on the run's device; the mode's own tensors, which may be large, stay where they are."""
-    w_u, w_t, photos = (None if w is None else w.to(device) for w in (memory.w_u, memory.w_t, memory.photos))
+    w_u, w_t, photos = (_on(device, w) for w in (memory.w_u, memory.w_t, memory.photos))
     return replace(memory, w_u=w_u, w_t=w_t, photos=photos)
+
+
+def _on(device: torch.device, w: Tensor | None) -> Tensor | None:
+    return None if w is None else w.to(device)
 
 
 def _measure_from(saved: dict[str, Any]) -> PersonMeasure:

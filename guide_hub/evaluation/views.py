@@ -30,17 +30,19 @@ def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH, rays: i
     `batch` pictures at a time; on a GPU it may be more, and of several latents. `rays`: the side of the
     pictures before super-resolution, None: the model's.
     """
-    views, people = len(c), 1
-    if ws.is_cuda:
-        batch = max(batch, GPU_PIXELS // model.config.img_resolution**2)
-        people = max(1, batch // views)
-    found = []
-    for some in ws.split(people):
+    views, found = len(c), []
+    batch = max(batch, _room(model, ws))
+    for some in ws.split(max(1, _room(model, ws) // views)):
         planes = model.planes(some, noise_mode="const")
         cameras = range(0, views, batch)
         parts = [_render(model, planes, some, c[k : k + batch], rays) for k in cameras]
         found.append(torch.cat(parts, 1).clamp(-1, 1))
     return torch.cat(found)
+
+
+def _room(model: EG3D, ws: Tensor) -> int:
+    """Pictures in one batch on a GPU; 0 on a CPU, which gains nothing by several people's."""
+    return GPU_PIXELS // model.config.img_resolution**2 if ws.is_cuda else 0
 
 
 def _render(model: EG3D, planes: Tensor, ws: Tensor, c: Tensor, rays: int | None) -> Tensor:
@@ -59,6 +61,6 @@ def embed_views(
     model: EG3D, ws: Tensor, c: Tensor, judge: IdentityEncoder, batch: int = BATCH, rays: int | None = None
 ) -> Tensor:
     """Unit embeddings of every latent from every camera: [N, V, E]. Pictures are not kept."""
-    people = max(1, GPU_PIXELS // model.config.img_resolution**2 // len(c)) if ws.is_cuda else 1
-    pictures = (render_views(model, some, c, batch, rays) for some in ws.split(people))
+    people = ws.split(max(1, _room(model, ws) // len(c)))
+    pictures = (render_views(model, some, c, batch, rays) for some in people)
     return torch.cat([judge(p.flatten(0, 1)).unflatten(0, p.shape[:2]) for p in pictures])
