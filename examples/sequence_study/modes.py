@@ -26,8 +26,9 @@ def _guide(mode: str) -> Callable[[Recipe], Recipe]:
     def make(recipe: Recipe) -> Recipe:
         replace = dataclasses.replace
         return replace(
-            _mode(mode, {"enough": 0.4}, protect=0, protect_per_step=0)(recipe),
+            _mode(mode, {"weight": 1.0, "enough": 0.4}, protect=0, protect_per_step=0)(recipe),
             optim=replace(recipe.optim, average=0.0, iterations=60),
+            local=replace(recipe.local, identity=0.1),
             adjacency=replace(recipe.adjacency, towards="people", reach=None, photos=False),
             bystanders=replace(recipe.bystanders, samples=6, identity=0.2),
             speed=replace(recipe.speed, pool=20, new_neighbours=False, enough=0.3, whole_step=False),
