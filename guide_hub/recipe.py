@@ -193,8 +193,9 @@ class Speed:
     `rays`: the side of the pictures that the losses' volume rendering makes, null: the model's. `pool`: after
     so many steps the draws come round again, and the teacher's pictures of them are kept; 0: all are new.
     With `new_neighbours` L_adj has new ones all the same, as rehearsals always have.
-    `check_every` so many steps the erasure ends where the loss's own recogniser finds the person's neighbours
-    no more alike than `enough` (cosine); 0: after all iterations. `precision`: tf32, of CUDA's products;
+    `check_every` so many steps the erasure ends where the loss's own recogniser finds the person, and all
+    neighbours but `gate.held_out_views_max` of them, no more alike than `enough` (cosine); 0: after all
+    iterations. `precision`: tf32, of CUDA's products;
     bfloat16, of the losses' networks as well, on any device. `compile` has torch.compile build these.
     `whole_step`: on CUDA all latents of a step go through the networks at once, whatever `micro_batch` says,
     unless noise is random and shared. A CPU gains nothing by it.

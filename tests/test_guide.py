@@ -491,6 +491,29 @@ def test_an_erasure_ends_when_it_is_enough():
 
 
 @pytest.mark.parametrize(
+    ("place", "counts"),
+    [(0, True), (1, False), (2, False), (3, True), (21, True)],
+    ids=["the person", "the most alike", "the second", "the third", "a photo's place"],
+)
+def test_a_look_leaves_out_as_many_neighbours_as_the_gate_lets_pass(place, counts, monkeypatch):
+    """Of 20 at 0.10 the two most alike; the person and photos always count."""
+    plan = load_recipe("heads-fast")
+    plan = dataclasses.replace(plan, adjacency=dataclasses.replace(plan.adjacency, towards="people"))
+    eraser = tiny_eraser(plan)
+    assert plan.gate.held_out_views_max == 0.10
+    photos = eraser.space.random(1, torch.Generator().manual_seed(3))
+    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+    erasure = dataclasses.replace(erasure, photos=photos)
+    cosines = torch.zeros(22)
+    cosines[[1, 2]] = torch.tensor([0.9, 0.8])  # never counted
+    cosines[place] += 0.5 if place > 2 or not place else 0.0
+    monkeypatch.setattr(eraser, "faces", lambda model, ws: cosines[:, None])
+    likeness, offset = eraser.look(erasure, torch.ones(1, 1), 20, seed=5)
+    assert likeness == (0.5 if counts else 0.0)
+    assert torch.equal(offset, eraser.around(erasure, 20, seed=5)[1:2] - erasure.w_u)
+
+
+@pytest.mark.parametrize(
     ("options", "tolerance"), [({"precision": "tf32"}, 0.0), ({"precision": "bfloat16"}, 0.05)]
 )
 def test_precision_of_the_losses(options, tolerance):

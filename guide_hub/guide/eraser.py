@@ -550,18 +550,18 @@ class Eraser:
 
     @torch.no_grad()
     def look(self, erasure: Erasure, faces: Tensor, n: int, seed: int) -> tuple[float, Tensor]:
-        """How much the student still shows of `faces` [F, E], from the front and to the loss's recogniser: the
-        highest cosine at w_u, at the photos' places and at `n` neighbours that no step draws, of which the
-        most alike are left out, as many as the gate lets pass of other pictures. And the offset of the place
+        """How much the student still shows of `faces` [F, E] from the front, to the loss's recogniser: the
+        highest cosine at w_u, at the photos' places and at `n` neighbours that no step draws, but for the
+        most alike of these, as many as the gate lets pass of other pictures. And the offset of the place
         beside w_u that has most.
         """
         ws, spared = self.around(erasure, n, seed), int(self.recipe.gate.held_out_views_max * n)
         with self.averaged():
             likeness = (self.faces(self.student, ws) @ faces.T).max(1).values
         worst = int(likeness[1:].argmax()) + 1
-        neighbours = likeness[1 : n + 1].sort(descending=True).values[spared:]
-        fixed = torch.cat([likeness[:1], likeness[n + 1 :], neighbours])
-        return float(fixed.max()), ws[worst : worst + 1] - erasure.w_u
+        counted = likeness[1 : n + 1].sort(descending=True).values[spared:]
+        likeness = torch.cat([likeness[:1], counted, likeness[n + 1 :]])
+        return float(likeness.max()), ws[worst : worst + 1] - erasure.w_u
 
     def erase(self, w_u: Tensor, seed: int) -> Erasure:
         """All steps at once, with the draws of a sequence's first identity under this seed."""
