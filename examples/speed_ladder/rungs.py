@@ -103,7 +103,7 @@ RUNGS = [
     ),
     Rung("photos", "+ one towards a photo that found the person; up to 120 steps", PHOTOS),
     Rung("new-draws", "+ all draws new in every step", photos(pool=0)),
-    Rung("heads-fast", "+ five times the identity, and a longer average", fast()),
+    Rung("heads-fast", "+ four times the identity, twice the looks, and a longer average", fast()),
     Rung("rays-16", "photos, a quarter of the rays a side", photos(rays=16)),
     Rung(
         "lean",
