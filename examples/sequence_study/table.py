@@ -19,6 +19,7 @@ Written by `run.py --table` from `results/`. Everything is measured on the weigh
 * *return*: the largest rise of a person's mean cosine from the row after their own erasure to a later one.
 * *retained*: views of 100 random people still verified; *nearest*: of the five most like each erased one.
 * *KID, x1000*: after the first, after the last, and of a model that nobody touched (floor); n = 500.
+* *-pool*: by `heads-fast` as it was, with ten draws that came round; *-people*: before that.
 * *s*: an erasure with its preparation, the first, and the median of the last five. On the CPU, of one thread;
   on CUDA, of one process of twelve that shared an H100 and 16 cores.
 """
@@ -135,8 +136,9 @@ def _plots(runs: list[Run], target: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    chains = [run for run in runs if len(run["rows"]) > 1 and run["inputs"]["seed"] == 0]
-    chains = [run for run in chains if _device(run) == "cuda"] or chains
+    first = [run for run in runs if len(run["rows"]) > 1 and run["inputs"]["seed"] == 0]
+    by_mode = {run["mode"]: run for run in sorted(first, key=_device)}  # a GPU's, where there are both
+    chains = [run for mode, run in by_mode.items() if not mode.endswith("-people")]
     if not chains:
         return
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
