@@ -192,10 +192,10 @@ class Speed:
 
     `rays`: the side of the pictures that the losses' volume rendering makes, null: the model's. `pool`: after
     so many steps the draws come round again, and the teacher's pictures of them are kept; 0: all are new.
-    With `new_neighbours` L_adj has new ones all the same, as rehearsals always have.
-    `check_every` so many steps the erasure ends where the loss's own recogniser finds the person, and all
-    neighbours but `gate.held_out_views_max` of them, no more alike than `enough` (cosine); 0: after all
-    iterations. `precision`: tf32, of CUDA's products;
+    With `new_neighbours` L_adj has new ones all the same, as rehearsals always have, and one where the latest
+    check saw most of the person. `check_every` so many steps the erasure ends where the loss's own recogniser
+    finds the person, the photos' places and 20 neighbours, of which the share `spared` is left out, no more
+    alike than `enough` (cosine); 0: after all iterations. `precision`: tf32, of CUDA's products;
     bfloat16, of the losses' networks as well, on any device. `compile` has torch.compile build these.
     `whole_step`: on CUDA all latents of a step go through the networks at once, whatever `micro_batch` says,
     unless noise is random and shared. A CPU gains nothing by it.
@@ -206,6 +206,7 @@ class Speed:
     new_neighbours: bool = False
     check_every: int = _option(0, low=0, high=100_000)
     enough: float = _option(0.3, low=-1, high=1)
+    spared: float = _option(0.0, low=0, high=1)
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     compile: bool = False
     whole_step: bool = False
@@ -320,7 +321,7 @@ class Recipe:
 # Options that came later: they are left out where they do nothing, so that digests of before stay.
 _YOUNGER = (
     ("optim", Optim(), ("average",)),
-    ("speed", Speed(), ("precision", "compile", "new_neighbours", "whole_step")),
+    ("speed", Speed(), ("precision", "compile", "new_neighbours", "whole_step", "spared")),
     ("global", Global(), ("identity",)),
     ("adjacency", Adjacency(), ("towards", "reach", "photos")),
     ("replay", Replay(), ("enough",)),

@@ -491,26 +491,32 @@ def test_an_erasure_ends_when_it_is_enough():
 
 
 @pytest.mark.parametrize(
-    ("place", "counts"),
-    [(0, True), (1, False), (2, False), (3, True), (21, True)],
-    ids=["the person", "the most alike", "the second", "the third", "a photo's place"],
+    ("place", "counts"), [(0, True), (1, False), (7, False), (21, True)], ids=["w_u", "one", "two", "a photo"]
 )
-def test_a_look_leaves_out_as_many_neighbours_as_the_gate_lets_pass(place, counts, monkeypatch):
-    """Of 20 at 0.10 the two most alike; the person and photos always count."""
-    plan = load_recipe("heads-fast")
-    plan = dataclasses.replace(plan, adjacency=dataclasses.replace(plan.adjacency, towards="people"))
-    eraser = tiny_eraser(plan)
-    assert plan.gate.held_out_views_max == 0.10
-    photos = eraser.space.random(1, torch.Generator().manual_seed(3))
-    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
-    erasure = dataclasses.replace(erasure, photos=photos)
-    cosines = torch.zeros(22)
-    cosines[[1, 2]] = torch.tensor([0.9, 0.8])  # never counted
-    cosines[place] += 0.5 if place > 2 or not place else 0.0
+def test_a_check_spares_neighbours_and_nothing_else(place, counts, monkeypatch):
+    """Two of 20 at 0.10, the most alike. Training goes where most is seen, spared or not."""
+    plan = with_speed(check_every=2, enough=0.5, spared=0.1)
+    adjacency = dataclasses.replace(plan.adjacency, photos=True)
+    eraser = tiny_eraser(dataclasses.replace(plan, adjacency=adjacency))
+    ws = eraser.space.random(2, torch.Generator().manual_seed(2))
+    erasure = dataclasses.replace(eraser.target(ws[:1]), photos=ws[1:])
+    cosines = torch.full((22,), 0.4)
+    cosines[place], cosines[12] = 0.9, 0.6
     monkeypatch.setattr(eraser, "faces", lambda model, ws: cosines[:, None])
-    likeness, offset = eraser.look(erasure, torch.ones(1, 1), 20, seed=5)
-    assert likeness == (0.5 if counts else 0.0)
-    assert torch.equal(offset, eraser.around(erasure, 20, seed=5)[1:2] - erasure.w_u)
+    monkeypatch.setattr(eraser, "shown", lambda erasure: torch.ones(3, 1))
+    assert eraser.enough(erasure, 2) is not counts
+    worst = place or 12  # w_u itself is trained in every step
+    around = eraser.around(erasure, 20, erasing.step_seed(-3, 2))
+    assert torch.equal(eraser.shown_at[1], around[worst : worst + 1] - ws[:1])
+    eraser.recipe = dataclasses.replace(eraser.recipe, speed=with_speed(check_every=2, enough=0.5).speed)
+    assert not eraser.enough(erasure, 2)  # by default none is spared
+
+
+def test_a_third_neighbour_counts():
+    eraser = tiny_eraser(with_speed(spared=0.1))
+    likeness = torch.full((21,), 0.2)
+    likeness[[3, 9, 20]] = torch.tensor([0.9, 0.7, 0.8])
+    assert eraser.counted(likeness) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(

@@ -558,7 +558,7 @@ def seen_by(likeness: dict[int, float]) -> object:
 
     def look(self, erasure, faces, n, seed):
         (k,) = (k for k, w in enumerate(known) if torch.equal(w, erasure.w_u))
-        return likeness[k], torch.full_like(erasure.w_u, 0.25 + k)
+        return torch.tensor([likeness[k]]), torch.full_like(erasure.w_u, 0.25 + k)
 
     return look
 

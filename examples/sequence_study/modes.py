@@ -31,7 +31,9 @@ def _guide(mode: str) -> Callable[[Recipe], Recipe]:
             local=replace(recipe.local, perceptual=1.0, identity=0.1),
             adjacency=replace(recipe.adjacency, towards="people", reach=None, photos=False),
             bystanders=replace(recipe.bystanders, samples=6, identity=0.2),
-            speed=replace(recipe.speed, pool=20, new_neighbours=False, enough=0.3, whole_step=False),
+            speed=replace(
+                recipe.speed, pool=20, new_neighbours=False, enough=0.3, spared=0.0, whole_step=False
+            ),
         )
 
     return make
@@ -46,7 +48,7 @@ def _pool(mode: str) -> Callable[[Recipe], Recipe]:
             _mode(mode, {"weight": 1.0})(recipe),
             optim=replace(recipe.optim, average=0.8),
             local=replace(recipe.local, perceptual=1.0, identity=0.1),
-            speed=replace(recipe.speed, pool=10, enough=0.45),
+            speed=replace(recipe.speed, pool=10, enough=0.45, spared=0.0),
         )
 
     return make

@@ -546,22 +546,25 @@ class Eraser:
             return False
         likeness, offset = self.look(erasure, self.shown(erasure)[1:2], CHECKED, step_seed(-3, step))
         self.shown_at = erasure.w_u, offset
-        return likeness <= speed.enough
+        return self.counted(likeness) <= speed.enough
+
+    def counted(self, likeness: Tensor) -> float:
+        """The highest that a look at CHECKED neighbours saw, with `speed.spared` of these left out."""
+        spared = round(self.recipe.speed.spared * CHECKED)
+        neighbours = likeness[1 : 1 + CHECKED].sort(descending=True).values[spared:]
+        return float(torch.cat([likeness[:1], neighbours, likeness[1 + CHECKED :]]).max())
 
     @torch.no_grad()
-    def look(self, erasure: Erasure, faces: Tensor, n: int, seed: int) -> tuple[float, Tensor]:
-        """How much the student still shows of `faces` [F, E] from the front, to the loss's recogniser: the
-        highest cosine at w_u, at the photos' places and at `n` neighbours that no step draws, but for the
-        most alike of these, as many as the gate lets pass of other pictures. And the offset of the place
-        beside w_u that has most.
+    def look(self, erasure: Erasure, faces: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
+        """The highest cosine, to the loss's recogniser, of `faces` [F, E] to the student's picture from the
+        front at w_u, at each of `n` neighbours that no step draws and at the P photos' places: [1 + n + P];
+        and the offset of the place beside w_u that has most.
         """
-        ws, spared = self.around(erasure, n, seed), int(self.recipe.gate.held_out_views_max * n)
+        ws = self.around(erasure, n, seed)
         with self.averaged():
             likeness = (self.faces(self.student, ws) @ faces.T).max(1).values
         worst = int(likeness[1:].argmax()) + 1
-        counted = likeness[1 : n + 1].sort(descending=True).values[spared:]
-        likeness = torch.cat([likeness[:1], counted, likeness[n + 1 :]])
-        return float(likeness.max()), ws[worst : worst + 1] - erasure.w_u
+        return likeness, ws[worst : worst + 1] - erasure.w_u
 
     def erase(self, w_u: Tensor, seed: int) -> Erasure:
         """All steps at once, with the draws of a sequence's first identity under this seed."""

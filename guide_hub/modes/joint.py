@@ -26,9 +26,9 @@ class Joint(Mode):
 
     Everybody is visited `optim.iterations` times. With `speed.check_every`, though, the recogniser of the
     loss looks at everybody after so many rounds: from then on people are drawn by the square of their
-    likeness, one neighbour of each is where they were seen most, and when nobody is over `speed.enough` it
-    ends. The order in which people were given makes no difference: theirs is that of their latents' digests,
-    and with it the seeds, which here do shift with one more person.
+    likeness, one neighbour of each is where they were seen most, and when nobody is over `speed.enough`, but
+    for what is spared, it ends. The order in which people were given makes no difference: theirs is that of
+    their latents' digests, and with it the seeds, which here do shift with one more person.
     """
 
     folds = False
@@ -86,11 +86,12 @@ class Joint(Mode):
             or step % math.ceil(speed.check_every * len(self.stage) / self.together)
         ):
             return False
-        self.likeness = torch.zeros(len(self.stage))
+        self.likeness, gone = torch.zeros(len(self.stage)), True
         for i, (k, face) in enumerate(zip(self.stage, self.faces, strict=True)):
-            found = self.eraser.look(self.erasures[k], face, CHECKED, step_seed(-3, step))
-            self.likeness[i], self.shown_at[i] = found[0], found[1][0]
-        return bool(self.likeness.max() <= speed.enough)
+            likeness, offset = self.eraser.look(self.erasures[k], face, CHECKED, step_seed(-3, step))
+            self.likeness[i], self.shown_at[i] = likeness.max(), offset[0]
+            gone = gone and self.eraser.counted(likeness) <= speed.enough
+        return gone
 
     def step(self, step: int) -> StepLosses:
         visits = self._visits(step)

@@ -152,8 +152,8 @@ class Replay(Mode):
         """The highest cosine of what the student shows at and around each one's latent to their `faces`."""
         for j in who:
             known, seed = self.eraser.earlier[j], step_seed(-12, step)
-            self.likeness[j], offset = self.eraser.look(known, self.faces[j], PROBED, seed)
-            self.shown_at[j] = offset[0]
+            likeness, offset = self.eraser.look(known, self.faces[j], PROBED, seed)
+            self.likeness[j], self.shown_at[j] = likeness.max(), offset[0]
 
     def own_state(self) -> dict[str, Any]:
         if not self.watching:
