@@ -102,8 +102,11 @@ RUNGS = [
         {**PHOTOS, "adjacency": KIN["adjacency"], "optim": AVERAGE["optim"]},
     ),
     Rung("photos", "+ one towards a photo that found the person; up to 120 steps", PHOTOS),
-    Rung("new-draws", "+ all draws new in every step", photos(pool=0)),
-    Rung("heads-fast", "+ four times the identity, twice the looks, and a longer average", fast()),
+    Rung(
+        "heads-fast",
+        "+ draws new in every step, more weight on the person, a longer average, two neighbours of 20 spared",
+        fast(),
+    ),
     Rung("rays-16", "photos, a quarter of the rays a side", photos(rays=16)),
     Rung(
         "lean",
