@@ -406,6 +406,22 @@ def test_an_erasure_that_waits_for_others_leaves_its_neighbours_alone(monkeypatc
     assert mode.step(4).adjacency > 0
 
 
+@pytest.mark.parametrize(("weight", "waiting"), [(0.5, 2.0), (2.0, 1.0)])
+def test_those_who_are_waited_for_weigh_what_the_person_does(weight, waiting, monkeypatch):
+    plan = watching(8)
+    mode = rehearsing(dataclasses.replace(plan, replay=dataclasses.replace(plan.replay, weight=weight)))
+    monkeypatch.setattr(mode, "_look", lambda who, step: None)
+    seen = []
+    mode.eraser.descend = lambda pairs, draws: seen.append([p.weights for p in pairs if p.name == "replay"])
+    mode.step(1)
+    mode.gone = True
+    mode.step(1)
+    before, after = seen
+    assert len(before) == len(after) == 2  # at their latents, and around
+    assert before[0] == mode.eraser.local.times(weight)
+    assert after == [weights.times(waiting) for weights in before]
+
+
 def test_where_somebody_is_seen_most_is_rehearsed_next():
     mode = rehearsing(watching())
     each = mode.recipe.replay.neighbours

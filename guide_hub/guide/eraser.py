@@ -67,6 +67,7 @@ class Draws:
     decoy: int | None = None  # which one is erased along
     mined: Tensor | None = None  # [1, num_ws, w_dim]
     shown_replay: Tensor | None = None  # [len(replayed), num_ws, w_dim]: offsets where they are shown most
+    for_them: bool = False  # the person is gone, and the step is for those who are rehearsed
 
 
 REHEARSALS = ("replayed", "z_replay", "kin_replay", "turn_replay", "alpha_replay")
@@ -293,7 +294,8 @@ class Eraser:
         if draws.replayed:
             known = [self.earlier[i] for i in draws.replayed]
             w_u, w_t = torch.cat([e.w_u for e in known]), torch.cat([e.w_t for e in known])
-            weights = local.times(recipe.replay.weight / len(known))
+            weight = max(recipe.replay.weight, 1.0) if draws.for_them else recipe.replay.weight
+            weights = local.times(weight / len(known))
             pairs.append(Pairs("replay", w_u, w_t, weights, once=True))
             if draws.z_replay is not None and draws.alpha_replay is not None and len(draws.z_replay):
                 each = len(draws.z_replay) // len(known)

@@ -30,8 +30,8 @@ class Replay(Mode):
     With `speed.check_every` the recogniser of the loss looks at the earlier people, from the front, before
     the first step, and in every check at the most alike and at some of the rest. They are rehearsed in
     proportion to the square of their likeness, and the stage goes on, up to all its iterations, until nobody
-    is over `replay.enough`. While it waits for them alone, L_adj and decoys rest. One of a rehearsed person's
-    `replay.neighbours` is where they were seen most.
+    is over `replay.enough`. While it waits for them alone, L_adj and decoys rest, and they weigh what the
+    stage's person does. One of a rehearsed person's `replay.neighbours` is where they were seen most.
     """
 
     def __init__(self, setup: Setup, latents: list[Tensor]):
@@ -88,7 +88,7 @@ class Replay(Mode):
             chosen = torch.multinomial(weights, len(draws.replayed), generator=rng)
             draws = replace(draws, replayed=tuple(chosen.tolist()), shown_replay=self.shown_at[chosen])
             if self.gone:
-                draws = replace(draws, alpha=draws.alpha[:0], z_adjacent=draws.z_adjacent[:0])
+                draws = replace(draws, alpha=draws.alpha[:0], z_adjacent=draws.z_adjacent[:0], for_them=True)
         return self.eraser.step(self.erasures[k], draws)
 
     # ------------------------------------------------------------------------------------------------------
