@@ -44,7 +44,11 @@ def test_the_grid_has_every_scenario_identity_and_ablation(tables):
         assert {(c.scenario, c.identity) for c in cells if c.recipe == recipe} == {
             (s, i) for s in ("random", "ind", "ood") for i in range(5)
         }
-    ablations = {r for r in list_recipes() if r.startswith("heads-")} - {"heads-baseline", "heads-fast"}
+    ablations = {r for r in list_recipes() if r.startswith("heads-")} - {
+        "heads-baseline",
+        "heads-fast",
+        "heads-few",
+    }
     for recipe in ablations:
         assert {(c.scenario, c.identity) for c in cells if c.recipe == recipe} == {
             ("ood", i) for i in range(3)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from guide_hub.recipe import Recipe
+from guide_hub.recipe import Recipe, load_recipe
 
 
 def _mode(mode: str, replay: dict[str, Any] | None = None, **sequence: Any) -> Callable[[Recipe], Recipe]:
@@ -26,45 +26,35 @@ def _guide(mode: str) -> Callable[[Recipe], Recipe]:
     def make(recipe: Recipe) -> Recipe:
         replace = dataclasses.replace
         return replace(
-            _mode(mode, {"weight": 1.0, "enough": 0.4}, protect=0, protect_per_step=0)(recipe),
+            _mode(mode, {"enough": 0.4}, protect=0, protect_per_step=0)(recipe),
             optim=replace(recipe.optim, average=0.0, iterations=60),
-            local=replace(recipe.local, perceptual=1.0, identity=0.1),
             adjacency=replace(recipe.adjacency, towards="people", reach=None, photos=False),
             bystanders=replace(recipe.bystanders, samples=6, identity=0.2),
-            speed=replace(
-                recipe.speed, pool=20, new_neighbours=False, enough=0.3, spared=0.0, whole_step=False
-            ),
+            speed=replace(recipe.speed, pool=20, new_neighbours=False, enough=0.3, whole_step=False),
         )
 
     return make
 
 
-def _pool(mode: str) -> Callable[[Recipe], Recipe]:
-    """By `heads-fast` as it was: ten draws that come round, and GUIDE's weights of L_local."""
-
-    def make(recipe: Recipe) -> Recipe:
-        replace = dataclasses.replace
-        return replace(
-            _mode(mode, {"weight": 1.0})(recipe),
-            optim=replace(recipe.optim, average=0.8),
-            local=replace(recipe.local, perceptual=1.0, identity=0.1),
-            speed=replace(recipe.speed, pool=10, enough=0.45, spared=0.0),
-        )
-
-    return make
+def _few(_: Recipe) -> Recipe:
+    return _mode("replay")(load_recipe("heads-few"))
 
 
 def _even(recipe: Recipe) -> Recipe:
     """`joint` that looks at nobody on the way: all have as many steps."""
-    joint = _pool("joint")(recipe)
+    joint = _mode("joint")(recipe)
     return dataclasses.replace(joint, speed=dataclasses.replace(joint.speed, check_every=0))
 
 
-NOW = ("replay", "chain", "project", "joint", "merge", "sugar")
 MODES = {
-    **{mode: _mode(mode) for mode in NOW},
-    **{f"{mode}-pool": _pool(mode) for mode in NOW},
-    "joint-even-pool": _even,
+    "replay": _mode("replay"),
+    "replay-few": _few,
     "replay-people": _guide("replay"),
     "chain-people": _guide("chain"),
+    "chain": _mode("chain"),
+    "project": _mode("project"),
+    "joint": _mode("joint"),
+    "joint-even": _even,
+    "merge": _mode("merge"),
+    "sugar": _mode("sugar"),
 }

@@ -32,7 +32,7 @@ from guide_hub.interrupt import stopping
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
 from lab import HERE, MARKS, Clock, Lab, make_eraser, peak_gib, write
-from modes import MODES, NOW
+from modes import MODES
 from table import write_results
 
 RESULTS = HERE / "results"
@@ -186,7 +186,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--people", type=int, default=10)
-    parser.add_argument("--modes", nargs="*", choices=list(MODES), default=NOW)
+    parser.add_argument("--modes", nargs="*", choices=list(MODES), default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="which, by number")
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
     parser.add_argument("--device", default="cpu")

@@ -19,7 +19,7 @@ Written by `run.py --table` from `results/`. Everything is measured on the weigh
 * *return*: the largest rise of a person's mean cosine from the row after their own erasure to a later one.
 * *retained*: views of 100 random people still verified; *nearest*: of the five most like each erased one.
 * *KID, x1000*: after the first, after the last, and of a model that nobody touched (floor); n = 500.
-* *-pool*: by `heads-fast` as it was, with ten draws that came round; *-people*: before that.
+* *-few*: by `heads-few`; *-people*: by `heads-fast` as it was at first. The others: `heads-fast`.
 * *s*: an erasure with its preparation, the first, and the median of the last five. On the CPU, of one thread;
   on CUDA, of one process of twelve that shared an H100 and 16 cores.
 """

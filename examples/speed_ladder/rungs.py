@@ -64,24 +64,19 @@ PROTECT = {
 }
 
 
-PHOTOS = {
-    "optim": {"lr": 3e-3, "average": 0.8, "iterations": 120},
-    "adjacency": {"towards": "kin", "reach": 1.35, "photos": True},
-    "bystanders": {"samples": 4, "identity": 0.35},
-    "sequence": {"protect": 10, "protect_per_step": 2},
-    "speed": {**RAYS, "pool": 10, "new_neighbours": True, "enough": 0.45},
-}
 HEADS_FAST = load_recipe("heads-fast")
 
 
-def photos(**changes: Any) -> dict[str, dict[str, Any]]:
-    """With some of its `speed` changed."""
-    return {**PHOTOS, "speed": {**PHOTOS["speed"], **changes}}
+def fast(**changes: Any) -> dict[str, dict[str, Any]]:
+    """heads-fast, with some of its `speed` changed."""
+    parts = ("optim", "adjacency", "bystanders", "sequence", "speed")
+    sections = {part: dataclasses.asdict(getattr(HEADS_FAST, part)) for part in parts}
+    return {**sections, "speed": {**sections["speed"], **changes}}
 
 
-def fast() -> dict[str, dict[str, Any]]:
+def few() -> dict[str, dict[str, Any]]:
     parts = ("optim", "local", "adjacency", "bystanders", "sequence", "replay", "speed")
-    return {part: dataclasses.asdict(getattr(HEADS_FAST, part)) for part in parts}
+    return {part: dataclasses.asdict(getattr(load_recipe("heads-few"), part)) for part in parts}
 
 
 RUNGS = [
@@ -99,27 +94,28 @@ RUNGS = [
     Rung(
         "new-neighbours",
         "+ neighbours new in every step, one where the check saw the person, and more identity kept",
-        {**PHOTOS, "adjacency": KIN["adjacency"], "optim": AVERAGE["optim"]},
+        {**fast(), "adjacency": KIN["adjacency"], "optim": AVERAGE["optim"]},
     ),
-    Rung("photos", "+ one towards a photo that found the person; up to 120 steps", PHOTOS),
+    Rung("heads-fast", "+ one towards a photo that found the person; up to 120 steps", fast()),
     Rung(
-        "heads-fast",
-        "+ draws new in every step, more weight on the person, a longer average, two neighbours of 20 spared",
-        fast(),
+        "heads-few",
+        "heads-fast, draws new in every step, more weight on the person, a longer average, "
+        "two neighbours of 20 spared",
+        few(),
     ),
-    Rung("rays-16", "photos, a quarter of the rays a side", photos(rays=16)),
+    Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung(
         "lean",
-        "photos, four bystanders a step in place of six",
-        {**PHOTOS, "bystanders": {**PHOTOS["bystanders"], "samples": 2, "weight": 12.0}},
+        "heads-fast, four bystanders a step in place of six",
+        {**fast(), "bystanders": {**fast()["bystanders"], "samples": 2, "weight": 12.0}},
     ),
-    Rung("halving", "photos, steps halved every 10", photos(), halving=10),
-    Rung("settle", "photos, 10 more steps, ever smaller", photos(), settle=10),
-    Rung("raw", "photos, losses before super-resolution", photos(rays=None), raw=True),
-    Rung("affine", "photos, the style layers alone", photos(), train="affine"),
-    Rung("rank-4", "photos, convolutions by a delta of rank 4", photos(), train="rank 4"),
-    Rung("planes-first", "photos, after 10 steps on tri-planes alone", photos(), planes_first=10),
-    Rung("closed-form", "photos, begins with the closed form", photos(), remapped=True),
+    Rung("halving", "heads-fast, steps halved every 10", fast(), halving=10),
+    Rung("settle", "heads-fast, 10 more steps, ever smaller", fast(), settle=10),
+    Rung("raw", "heads-fast, losses before super-resolution", fast(rays=None), raw=True),
+    Rung("affine", "heads-fast, the style layers alone", fast(), train="affine"),
+    Rung("rank-4", "heads-fast, convolutions by a delta of rank 4", fast(), train="rank 4"),
+    Rung("planes-first", "heads-fast, after 10 steps on tri-planes alone", fast(), planes_first=10),
+    Rung("closed-form", "heads-fast, begins with the closed form", fast(), remapped=True),
 ]
 
 
