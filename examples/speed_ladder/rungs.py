@@ -64,19 +64,18 @@ PROTECT = {
 }
 
 
-HEADS_FAST = load_recipe("heads-fast")
+def sections(recipe: str, *more: str) -> dict[str, dict[str, Any]]:
+    parts = ("optim", "adjacency", "bystanders", "sequence", "speed", *more)
+    of = load_recipe(recipe)
+    return {part: dataclasses.asdict(getattr(of, part)) for part in parts}
+
+
+HEADS_FAST = sections("heads-fast")
 
 
 def fast(**changes: Any) -> dict[str, dict[str, Any]]:
     """heads-fast, with some of its `speed` changed."""
-    parts = ("optim", "adjacency", "bystanders", "sequence", "speed")
-    sections = {part: dataclasses.asdict(getattr(HEADS_FAST, part)) for part in parts}
-    return {**sections, "speed": {**sections["speed"], **changes}}
-
-
-def few() -> dict[str, dict[str, Any]]:
-    parts = ("optim", "local", "adjacency", "bystanders", "sequence", "replay", "speed")
-    return {part: dataclasses.asdict(getattr(load_recipe("heads-few"), part)) for part in parts}
+    return {**HEADS_FAST, "speed": {**HEADS_FAST["speed"], **changes}}
 
 
 RUNGS = [
@@ -101,7 +100,7 @@ RUNGS = [
         "heads-few",
         "heads-fast, draws new in every step, more weight on the person, a longer average, "
         "two neighbours of 20 spared",
-        few(),
+        sections("heads-few", "local", "replay"),
     ),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung(

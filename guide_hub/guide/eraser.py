@@ -67,7 +67,7 @@ class Draws:
     decoy: int | None = None  # which one is erased along
     mined: Tensor | None = None  # [1, num_ws, w_dim]
     shown_replay: Tensor | None = None  # [len(replayed), num_ws, w_dim]: offsets where they are shown most
-    for_them: bool = False  # the person is gone, and the step is for those who are rehearsed
+    for_them: bool = False  # the person is gone, and the step is for those who are rehearsed: no neighbours
 
 
 REHEARSALS = ("replayed", "z_replay", "kin_replay", "turn_replay", "alpha_replay")
@@ -277,7 +277,8 @@ class Eraser:
             own = replace(local, repulsion=recipe.robust.repel)
             away = Away(self.shown(erasure), recipe.robust.repel_above)
         pairs = [Pairs("local", erasure.w_u, erasure.w_t, own, away)]
-        if recipe.adjacency.weight and len(draws.alpha):
+        near = bool(len(draws.alpha)) and not draws.for_them
+        if recipe.adjacency.weight and near:
             share = 1.0 if recipe.adjacency.reduce == "sum" else 1.0 / len(draws.alpha)
             weights = own.times(recipe.adjacency.weight * share)
             offset = self._towards_photo(erasure, self._offset(erasure.w_u, draws), draws)
@@ -306,7 +307,7 @@ class Eraser:
                     offset[::each] = draws.shown_replay.to(offset)
                 weights = weights.times(recipe.adjacency.weight)
                 pairs.append(Pairs("replay", w_u + offset, w_t + offset, weights, once=True))
-        if draws.decoy is not None and len(draws.alpha):
+        if draws.decoy is not None and near:
             decoy = self.decoys[draws.decoy]
             around = self._offset(decoy.w_u, draws)
             w_u, w_t = (torch.cat([w, w + around]) for w in (decoy.w_u, decoy.w_t))

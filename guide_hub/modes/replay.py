@@ -86,9 +86,12 @@ class Replay(Mode):
             rng = torch.Generator().manual_seed(step_seed(self.seed, self.number(k), -11, step))
             weights = self.likeness.clamp(min=CALM).square()
             chosen = torch.multinomial(weights, len(draws.replayed), generator=rng)
-            draws = replace(draws, replayed=tuple(chosen.tolist()), shown_replay=self.shown_at[chosen])
-            if self.gone:
-                draws = replace(draws, alpha=draws.alpha[:0], z_adjacent=draws.z_adjacent[:0], for_them=True)
+            draws = replace(
+                draws,
+                replayed=tuple(chosen.tolist()),
+                shown_replay=self.shown_at[chosen],
+                for_them=self.gone,
+            )
         return self.eraser.step(self.erasures[k], draws)
 
     # ------------------------------------------------------------------------------------------------------
