@@ -256,10 +256,12 @@ def make_plan(repo: str, request: str | Path | Sequence[str | Path], options: Op
 
 def steps(recipe: Recipe, people: int, earlier: Sequence[Entry] = (), original: bool = True) -> int:
     """Of erasing so many `people` after the `earlier` ones; `original`: it is the teacher."""
-    options, each = recipe.sequence, recipe.optim.iterations
+    options, cooldown = recipe.sequence, recipe.optim.cooldown
     if options.mode == "joint":
         everybody = people + sum(e.w_u is not None for e in earlier)
-        return math.ceil(each * everybody / min(options.per_step, everybody)) if people else 0
+        visits = recipe.optim.iterations * everybody
+        return math.ceil(visits / min(options.per_step, everybody)) + cooldown if people else 0
+    each = recipe.optim.iterations + cooldown
     if options.mode == "merge":
         again = sum(e.mode != "merge" or not e.basis for e in earlier) if original and people else 0
         return each * (people + again)

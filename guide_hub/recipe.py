@@ -57,7 +57,8 @@ class Optim:
     """Adam over `backbone.synthesis`. `micro_batch` latents go through at a time, 0 = all of a term.
 
     `average`, ours: the weights of an erasure are a moving average over its steps with this decay, 0 = the
-    last step's.
+    last step's. `cooldown`, ours: so many steps follow once it is done, at a rate that falls by a cosine from
+    a third of `lr` to 0; `iterations` do not count them.
     """
 
     lr: float = _option(1e-4, above=0, high=1)
@@ -66,6 +67,7 @@ class Optim:
     iterations: int = _option(1000, low=1, high=1_000_000)
     micro_batch: int = _option(1, low=0)
     average: float = _option(0.0, low=0, below=1)
+    cooldown: int = _option(0, low=0, high=1_000_000)
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,7 @@ class Recipe:
 
 # Options that came later: they are left out where they do nothing, so that digests of before stay.
 _YOUNGER = (
-    ("optim", Optim(), ("average",)),
+    ("optim", Optim(), ("average", "cooldown")),
     ("speed", Speed(), ("precision", "compile", "new_neighbours", "whole_step", "spared")),
     ("global", Global(), ("identity",)),
     ("adjacency", Adjacency(), ("towards", "reach", "photos")),

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import math
 import warnings
 
 import pytest
@@ -591,6 +592,58 @@ def test_averages_survive_in_the_state():
         first.step(target, first.draw_at(target, 0, 0, step))
     first.settle()
     whole = tiny_eraser(averaging(0.6))
+    whole.erase(target.w_u, seed=0)
+    assert torch.equal(weights_of(whole), weights_of(first))
+
+
+def cooling(steps: int, **speed) -> Recipe:
+    recipe = averaging(0.6)
+    optim = dataclasses.replace(recipe.optim, cooldown=steps)
+    return dataclasses.replace(recipe, optim=optim, speed=dataclasses.replace(recipe.speed, **speed))
+
+
+def test_an_erasure_that_is_done_has_its_cooldown_first():
+    eraser = tiny_eraser(cooling(4, check_every=1, enough=1.0))
+    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+    lr, rates, looks = eraser.recipe.optim.lr, [], []
+    eraser.after_step = lambda: rates.append(eraser.optimizer.param_groups[0]["lr"])
+    look = eraser.look
+
+    def noted(*of):
+        looks.append(len(rates))
+        return look(*of)
+
+    eraser.look = noted
+    step = 0
+    while not eraser.finished(erasure, step):
+        eraser.step(erasure, eraser.draw_at(erasure, 0, 0, step))
+        step += 1
+    assert step == 5  # one until nobody is seen any more, and the four
+    assert looks == [1]
+    assert rates == pytest.approx([lr, *(lr / 3 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))])
+    assert eraser.finished(erasure, step)
+
+
+def test_at_the_last_iteration_the_cooldown_follows_too():
+    eraser = tiny_eraser(cooling(3))
+    erasure = eraser.target(eraser.space.random(1, torch.Generator().manual_seed(2)))
+    eraser.erase(erasure.w_u, seed=0)
+    assert eraser.taken == 4 + 3
+
+
+@pytest.mark.parametrize("at", [2, 4, 5])
+def test_a_cooldown_goes_on_where_it_stood(at):
+    first, second = tiny_eraser(cooling(3)), tiny_eraser(cooling(3))
+    target, step = first.target(first.space.random(1, torch.Generator().manual_seed(2))), 0
+    while not first.finished(target, step):
+        if step == at:
+            second.load_state(copy.deepcopy(first.state()))
+            first = second
+            assert not first.finished(target, step)
+        first.step(target, first.draw_at(target, 0, 0, step))
+        step += 1
+    first.settle()
+    whole = tiny_eraser(cooling(3))
     whole.erase(target.w_u, seed=0)
     assert torch.equal(weights_of(whole), weights_of(first))
 

@@ -48,6 +48,7 @@ def test_the_grid_has_every_scenario_identity_and_ablation(tables):
         "heads-baseline",
         "heads-fast",
         "heads-few",
+        "heads-many",
     }
     for recipe in ablations:
         assert {(c.scenario, c.identity) for c in cells if c.recipe == recipe} == {

@@ -318,6 +318,9 @@ def test_steps_count_who_is_done_again(mode, people_steps):
     if mode == "merge":
         done = dataclasses.replace(entry, mode="merge", basis={"p": latent})
         assert steps(recipe, 2, [done]) == steps(recipe, 2, [entry], original=False) == 200
+    cooled = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, cooldown=7))
+    stages = {"joint": 1, "merge": 3}.get(mode, 2)
+    assert steps(cooled, 2, [entry]) == people_steps + 7 * stages
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ def row(k: int, held_out: list[float], **more) -> dict:
 
 MARK = {
     "neighbours": {"people": 5, "verified": 0.9},
+    "lookalikes": {"people": 5, "verified": 0.875},
     "collateral": {"people": 400, "expected": 0.002, "alike": 3, "lost": 2, "lost_alike": 1},
 }
 
@@ -83,6 +84,6 @@ def test_the_table_says_who_came_back_and_by_how_much(study, tmp_path):
     ]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[3:6] == ["0.0% (0)", "50.0% (1)", "+0.50"]
-    assert cells[10] == "10, 20"
+    assert cells[9:12:2] == ["87.5%", "10, 20"]
     assert "| chain | 0 | 2 | 0.20% | 0.75% | 0.50% | 1 of 3 |" in text
     assert (tmp_path / "matrix.png").stat().st_size > 0

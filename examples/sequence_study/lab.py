@@ -31,7 +31,7 @@ from guide_hub.faces.registry import BUNDLE, load_features
 from guide_hub.guide import Eraser, StepLosses
 from guide_hub.guide.kin import load_kin
 from guide_hub.latents import LatentSpace
-from guide_hub.modes.neighbours import nearest
+from guide_hub.modes.neighbours import PROTECTED, nearest
 from guide_hub.networks import choose, load
 from guide_hub.pipeline import RETAINED_SEED, RETAINED_VIEWS
 from guide_hub.recipe import Recipe, load_recipe
@@ -118,10 +118,13 @@ class Lab:
     # ------------------------------------------------------------------------------------------------------
     # At the marks alone
 
-    def neighbours(self, people: list[int], erased: EG3D, eraser: Eraser) -> dict[str, float]:
-        """The `NEIGHBOURS` retained people most like each erased one, in the loss's recogniser."""
+    def neighbours(
+        self, people: list[int], erased: EG3D, eraser: Eraser, pool_seed: int = PROTECTED
+    ) -> dict[str, float]:
+        """The `NEIGHBOURS` retained people of a pool who are most like each erased one, to the loss's
+        recogniser. Of the pool that recipes protect, they were trained on."""
         erasures = [eraser.target(self.subject(i).ws[:1]) for i in people]
-        ws = nearest(eraser, erasures, [e.w_u for e in erasures], NEIGHBOURS)
+        ws = nearest(eraser, erasures, [e.w_u for e in erasures], NEIGHBOURS, pool_seed)
         before, after = (embed_views(model, ws, self.three, self.judge) for model in (self.source, erased))
         cosine = (before * after).sum(-1)
         return {

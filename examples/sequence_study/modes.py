@@ -36,8 +36,9 @@ def _guide(mode: str) -> Callable[[Recipe], Recipe]:
     return make
 
 
-def _few(_: Recipe) -> Recipe:
-    return _mode("replay")(load_recipe("heads-few"))
+def _by(name: str, mode: str, **replay: Any) -> Callable[[Recipe], Recipe]:
+    """By another recipe than the study's."""
+    return lambda _: _mode(mode, replay)(load_recipe(name))
 
 
 def _even(recipe: Recipe) -> Recipe:
@@ -48,7 +49,10 @@ def _even(recipe: Recipe) -> Recipe:
 
 MODES = {
     "replay": _mode("replay"),
-    "replay-few": _few,
+    "replay-many": _by("heads-many", "replay"),
+    "replay-sooner": _by("heads-many", "replay", enough=0.7),
+    "chain-many": _by("heads-many", "chain", enough=0.7),
+    "replay-few": _by("heads-few", "replay"),
     "replay-people": _guide("replay"),
     "chain-people": _guide("chain"),
     "chain": _mode("chain"),

@@ -29,6 +29,7 @@ from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.identity import PersonMeasure
 from guide_hub.interrupt import stopping
+from guide_hub.modes.neighbours import OTHERS
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
 from lab import HERE, MARKS, Clock, Lab, make_eraser, peak_gib, write
@@ -139,7 +140,9 @@ class Study:
             "retained": lab.retained(student),
         }  # fmt: skip
         if n in MARKS:
-            row["neighbours"] = lab.neighbours(erased, student, make_eraser(lab, self.recipe))
+            eraser = make_eraser(lab, self.recipe)
+            row["neighbours"] = lab.neighbours(erased, student, eraser)
+            row["lookalikes"] = lab.neighbours(erased, student, eraser, OTHERS)
             row["collateral"] = lab.collateral(erased, student)
             self.checkpoint.keep(f"weights-{n}", {"synthesis": student.backbone.synthesis.state_dict()})
         return row | {"measuring_cpu_s": round(time.process_time() - start, 1), "peak_gib": peak_gib()}

@@ -17,11 +17,14 @@ Written by `run.py --table` from `results/`. Everything is measured on the weigh
 * *back, source* and *back, held-out*: the share of all views of all erased people, at the erased latent and
   at the other pictures', that the judge verifies at FAR 1e-3; in brackets how many people are over 5 %.
 * *return*: the largest rise of a person's mean cosine from the row after their own erasure to a later one.
-* *retained*: views of 100 random people still verified; *nearest*: of the five most like each erased one.
+* *retained*: views of 100 random people still verified; *nearest*: of the five most like each erased one,
+  whom the erasures protect; *alike*: of five such others whom nothing protects.
 * *KID, x1000*: after the first, after the last, and of a model that nobody touched (floor); n = 500.
-* *-few*: by `heads-few`; *-people*: by `heads-fast` as it was at first. The others: `heads-fast`.
+* *-many*, *-few*: by `heads-many`, `heads-few`; *-sooner*: by `heads-many`, with `replay.enough` 0.7 in place
+  of 0.6; *-people*: by `heads-fast` as it was at first. The others: `heads-fast`.
 * *s*: an erasure with its preparation, the first, and the median of the last five. On the CPU, of one thread;
-  on CUDA, of one process of twelve that shared an H100 and 16 cores.
+  on CUDA, of one process of twelve that shared an H100 and 16 cores (of seven: `replay-many`; of four:
+  `replay-sooner`, `chain-many`).
 """
 
 
@@ -55,8 +58,8 @@ def write_results(results: Path, target: Path) -> None:
 
 
 COLUMNS = (
-    "| mode | on | order | back, source | back, held-out | return | retained | LPIPS | nearest | KID, x1000 "
-    "| s | peak GiB | kept a person |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    "| mode | on | order | back, source | back, held-out | return | retained | LPIPS | nearest | alike "
+    "| KID, x1000 | s | peak GiB | kept a person |\n|---|---|" + 12 * "---:|" + "\n"
 )
 
 
@@ -82,7 +85,7 @@ def _line(run: Run, n: int, floor: dict[str, Any] | None) -> str:
         f"| {run['mode']} | {_device(run)} | {run['inputs']['seed']} | {_share(row['source_verified'])} "
         f"| {_share(row['held_out_verified'])} | {_return(rows) if folds else '-'} "
         f"| {row['retained']['verified']:.1%} | {row['retained']['lpips']:.3f} "
-        f"| {row['neighbours']['verified']:.1%} | {_kid(first, row, floor)} | {cost} "
+        f"| {row['neighbours']['verified']:.1%} | {_alike(row)} | {_kid(first, row, floor)} | {cost} "
         f"| {row['peak_gib']:.1f} | {_bytes(rows[-1].get('memory_bytes'))} |"
     )
 
@@ -93,6 +96,10 @@ def _device(run: Run) -> str:
 
 def _share(values: list[float]) -> str:
     return f"{mean(values):.1%} ({sum(v > 0.05 for v in values)})"
+
+
+def _alike(row: dict[str, Any]) -> str:
+    return f"{row['lookalikes']['verified']:.1%}" if "lookalikes" in row else "-"
 
 
 def _return(rows: list[dict[str, Any]]) -> str:
@@ -138,7 +145,7 @@ def _plots(runs: list[Run], target: Path) -> None:
 
     first = [run for run in runs if len(run["rows"]) > 1 and run["inputs"]["seed"] == 0]
     by_mode = {run["mode"]: run for run in sorted(first, key=_device)}  # a GPU's, where there are both
-    chains = [run for mode, run in by_mode.items() if not mode.endswith("-people")]
+    chains = [run for mode, run in by_mode.items() if not mode.endswith(("-people", "-few"))]
     if not chains:
         return
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")

@@ -102,6 +102,11 @@ RUNGS = [
         "two neighbours of 20 spared",
         sections("heads-few", "local", "replay"),
     ),
+    Rung(
+        "heads-many",
+        "heads-few, eight bystanders beside the two like the person, in the end 20 steps at a falling rate",
+        sections("heads-many", "local", "replay"),
+    ),
     Rung("rays-16", "heads-fast, a quarter of the rays a side", fast(rays=16)),
     Rung(
         "lean",

@@ -30,6 +30,7 @@ from guide_hub.recipe import Recipe
 MAPS_KEPT = 4 << 30  # bytes of the teacher's maps; beyond, they are made of its pictures each time
 PHOTO_REACH = (0.6, 1.3)  # of the way to a photo, and beyond
 ASIDE = 0.4  # how far such a neighbour lies off the line, in another's distance
+COOLED_FROM = 1 / 3  # of the rate, where a cooldown begins
 CHECKED = 20  # neighbours that tell whether an erasure is finished, others in every check
 
 
@@ -189,6 +190,7 @@ class Eraser:
         self.taken = 0  # steps
         self.averages: list[Tensor] = []  # of the parameters over the steps, where the recipe has them so
         self.averaged_over = 0
+        self.cooled: int | None = None  # steps of the cooldown taken; None before it
         self.shown_at: tuple[Tensor, Tensor] | None = None  # w_u; the offset that the check saw most of it at
         self.protected: Tensor | None = None
         self.after_backward: Callable[[], None] = _nothing
@@ -416,10 +418,17 @@ class Eraser:
         if not math.isfinite(losses.total):
             raise RefusedError("the loss is no longer finite", remedy="lower optim.lr in the recipe")
         self.after_backward()
+        self._cool()
         self.optimizer.step()
         self.after_step()
         self._average()
         return losses
+
+    def _cool(self) -> None:
+        if self.cooled is not None:
+            left = (1 + math.cos(math.pi * self.cooled / self.recipe.optim.cooldown)) / 2
+            self.optimizer.param_groups[0]["lr"] = self.recipe.optim.lr * COOLED_FROM * left
+            self.cooled += 1
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -538,8 +547,17 @@ class Eraser:
         return replace(pooled, **{name: getattr(new, name) for name in fields})
 
     def finished(self, erasure: Erasure, step: int) -> bool:
-        """Whether the steps before `step` are enough: by that number and the weights alone, for resuming."""
-        return step >= self.recipe.optim.iterations or self.enough(erasure, step)
+        """Whether the steps before `step` are enough: by that number, the weights and the cooldown's steps
+        alone, for resuming."""
+        return self.over(lambda: step >= self.recipe.optim.iterations or self.enough(erasure, step))
+
+    def over(self, done: Callable[[], bool]) -> bool:
+        """Whether an erasure that is `done`, which is asked no more once it is, has had its cooldown too."""
+        if not self.recipe.optim.cooldown:
+            return done()
+        if self.cooled is None and done():
+            self.cooled = 0
+        return self.cooled is not None and self.cooled >= self.recipe.optim.cooldown
 
     def enough(self, erasure: Erasure, step: int) -> bool:
         """Whether the recipe has it looked at step `step`, and the person is seen no more. The place where
@@ -587,6 +605,7 @@ class Eraser:
             "taken": self.taken,
             "averages": self.averages,
             "averaged_over": self.averaged_over,
+            "cooled": self.cooled,
             "shown_at": self.shown_at,
         }
 
@@ -597,5 +616,6 @@ class Eraser:
         self.taken = state.get("taken", 0)
         self.averages = [a.to(self.space.device) for a in state.get("averages", [])]
         self.averaged_over = state.get("averaged_over", 0)
+        self.cooled = state.get("cooled")
         shown_at = state.get("shown_at")
         self.shown_at = shown_at and (shown_at[0].to(self.space.device), shown_at[1].to(self.space.device))

@@ -74,12 +74,16 @@ class Joint(Mode):
         return min(self.options.per_step, len(self.stage))
 
     def total(self) -> int:
+        return self._visiting() + self.recipe.optim.cooldown
+
+    def _visiting(self) -> int:
         return math.ceil(self.recipe.optim.iterations * len(self.stage) / self.together)
 
     def finished(self, step: int) -> bool:
+        return self.eraser.over(lambda: step >= self._visiting() or self._gone(step))
+
+    def _gone(self, step: int) -> bool:
         speed = self.recipe.speed
-        if step >= self.total():
-            return True
         if (
             not self.watching
             or not step

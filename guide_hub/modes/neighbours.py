@@ -11,11 +11,14 @@ from guide_hub.guide.eraser import Eraser, Erasure, step_seed
 from guide_hub.guide.latents import outside
 
 POOL = 4096  # random latents, the same for every run
+PROTECTED, OTHERS = -5, -17  # seeds: of the pool that erasures protect people of; of one nobody trains on
 RENDERED = 64  # those of the pool that point the same way in W are looked at
 
 
 @torch.no_grad()
-def nearest(eraser: Eraser, erasures: Sequence[Erasure], erased: Sequence[Tensor], n: int) -> Tensor:
+def nearest(
+    eraser: Eraser, erasures: Sequence[Erasure], erased: Sequence[Tensor], n: int, pool_seed: int = PROTECTED
+) -> Tensor:
     """For each of `erasures` the `n` random people whom the loss's recogniser finds most alike.
 
     Alike in the teacher's frontal pictures: by distance in W the latents close to w_avg would be everybody's
@@ -23,7 +26,7 @@ def nearest(eraser: Eraser, erasures: Sequence[Erasure], erased: Sequence[Tensor
     `erased`, nobody twice: [at most n * len(erasures), num_ws, w_dim].
     """
     space = eraser.space
-    pool = space.random(POOL, torch.Generator().manual_seed(step_seed(-5)))
+    pool = space.random(POOL, torch.Generator().manual_seed(step_seed(pool_seed)))
     pool = pool[outside(pool, list(erased), eraser.alpha_max, eraser.recipe.target.norm)]
     directions, chosen = _directions(pool - space.w_avg), list[int]()
     for erasure in erasures:

@@ -71,13 +71,18 @@ class Replay(Mode):
             self._look(everybody, 0)
 
     def finished(self, step: int) -> bool:
+        if not self.watching:
+            return super().finished(step)
+        return self.eraser.over(lambda: self._nobody(step) or step >= self.recipe.optim.iterations)
+
+    def _nobody(self, step: int) -> bool:
+        """Whether a look, if step `step` is one's turn, finds none of them."""
         every = self.recipe.speed.check_every
-        if self.watching and step and step % every == 0:
-            self._look(self._watched(step // every), step)
-            self.gone = self.eraser.enough(self.erasures[self.stage[0]], step)
-            calm = bool(self.likeness.max() <= self.recipe.replay.enough)
-            return step >= self.recipe.optim.iterations or (self.gone and calm)
-        return super().finished(step)
+        if not step or step % every:
+            return False
+        self._look(self._watched(step // every), step)
+        self.gone = self.eraser.enough(self.erasures[self.stage[0]], step)
+        return self.gone and bool(self.likeness.max() <= self.recipe.replay.enough)
 
     def step(self, step: int) -> StepLosses:
         k = self.stage[0]
