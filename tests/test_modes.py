@@ -35,6 +35,7 @@ from guide_hub.modes.deidentify import Deidentifier, surrogate, train
 from guide_hub.modes.replay import PROBED, Replay
 from guide_hub.modes.subspace import directions
 from guide_hub.orbit import orbit_label
+from guide_hub.plan import steps as steps_of
 from guide_hub.recipe import Recipe, load_recipe
 from guide_hub.sequence import Sequence
 
@@ -898,6 +899,70 @@ def test_some_of_the_protected_take_turns(tmp_path, monkeypatch):
     assert len({tuple(w.flatten().tolist()) for w in shown}) > 1
 
 
+@pytest.mark.parametrize("mode", ["chain", "replay", "project", "joint"])
+def test_a_cooldown_is_part_of_a_stage(mode, tmp_path):
+    plain = recipe(2, mode=mode)
+    cooled = dataclasses.replace(plain, optim=dataclasses.replace(plain.optim, cooldown=3))
+    done = [run(plan, tmp_path / name, people(2)) for plan, name in ((plain, "plain"), (cooled, "cooled"))]
+    taken = [len(one.watch.losses) for one in done]
+    assert taken == [steps_of(plan, 2) for plan in (plain, cooled)]
+    assert taken[1] - taken[0] == 3 * (1 if mode == "joint" else 2)
+    assert done[0].bits != done[1].bits
+
+
+def test_in_the_cooldown_nobody_is_looked_at_and_the_rehearsed_go_on(monkeypatch):
+    plan = watching(4)
+    plan = dataclasses.replace(
+        plan,
+        optim=dataclasses.replace(plan.optim, cooldown=3),
+        speed=dataclasses.replace(plan.speed, enough=1.0),
+        replay=dataclasses.replace(plan.replay, enough=1.0),
+    )
+    mode, looks, look = rehearsing(plan), [], Replay._look
+
+    def noted(self, who, step):
+        looks.append(step)
+        look(self, who, step)
+
+    monkeypatch.setattr(Replay, "_look", noted)
+    step, replayed, adjacent = 0, [], []
+    while not mode.finished(step):
+        losses = mode.step(step)
+        replayed.append(losses.replay > 0)
+        adjacent.append(losses.adjacency > 0)
+        step += 1
+    assert looks == [2]
+    assert step == 2 + 3 <= mode.total()
+    assert replayed == [True] * 5
+    assert adjacent == [True] * 2 + [False] * 3
+
+
+@pytest.mark.parametrize("last", [3, 4, 5])
+@pytest.mark.parametrize("mode", ["replay", "joint"])
+def test_a_cooldown_survives_a_kill(mode, last, tmp_path, monkeypatch):
+    """Right before it, inside, and at its end; an early end by a look."""
+    monkeypatch.setattr(running, "SAVE_EVERY", 1)
+    plan = watching(6) if mode == "replay" else joint_watching(6)
+    plan = dataclasses.replace(
+        plan,
+        optim=dataclasses.replace(plan.optim, cooldown=3),
+        speed=dataclasses.replace(plan.speed, enough=1.0),
+        replay=dataclasses.replace(plan.replay, enough=1.0),
+    )
+    whole = run(plan, tmp_path / "whole", people(2))
+    who = list(whole.watch.losses)[-1][0]  # the last stage
+
+    def act(identity, step):
+        if (identity, step) == (who, last):
+            raise Dies
+
+    with pytest.raises(Dies):
+        run(plan, tmp_path / "killed", people(2), act)
+    resumed = run(plan, tmp_path / "killed", people(2))
+    assert resumed.watch.starts[0] == (who, last - 1)
+    assert resumed.bits == whole.bits
+
+
 def test_an_average_over_the_steps_survives_a_kill(tmp_path, monkeypatch):
     plan = recipe()
     plan = dataclasses.replace(plan, optim=dataclasses.replace(plan.optim, average=0.7))
@@ -921,6 +986,8 @@ def test_the_nearest_are_those_most_alike_and_nobodys_twice(monkeypatch):
     shown = embed_views(eraser.teacher, torch.cat([people(2)[0], pool]), front, Pixels())[:, 0]
     best = pool[(shown[1:] @ shown[0]).argsort(descending=True)[:3]]
     assert torch.equal(found[:3], best)
+    others = neighbours.nearest(eraser, erasures, people(2), 3, pool_seed=-17)
+    assert not any(torch.equal(a, b) for a in found for b in others)
 
 
 def test_two_people_do_not_become_the_same_face(tmp_path):

@@ -117,7 +117,8 @@ def main() -> None:
     if args.machines < 1 or min(args.people) < 1:
         parser.error("--machines and --people start at 1")
     try:
-        steps = args.steps or load_recipe(args.recipe).optim.iterations
+        optim = load_recipe(args.recipe).optim
+        steps = args.steps or optim.iterations + optim.cooldown
         times = {"as given": args.seconds} if args.seconds else read(args.times or BENCHMARKS, args.match)
     except (InputError, OSError, ValueError, AttributeError, TypeError) as error:
         sys.exit(f"cannot read this: {error}")

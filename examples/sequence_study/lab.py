@@ -31,12 +31,13 @@ from guide_hub.faces.registry import BUNDLE, load_features
 from guide_hub.guide import Eraser, StepLosses
 from guide_hub.guide.kin import load_kin
 from guide_hub.latents import LatentSpace
-from guide_hub.modes.neighbours import PROTECTED, nearest
+from guide_hub.modes.neighbours import POOL_SEED, nearest
 from guide_hub.networks import choose, load
 from guide_hub.pipeline import RETAINED_SEED, RETAINED_VIEWS
 from guide_hub.recipe import Recipe, load_recipe
 
 NEIGHBOURS = 5  # of each erased person
+UNPROTECTED = -17  # seed of a pool of people whom no recipe protects
 RANDOM = 400  # people behind the collateral law
 DRIFT_SAMPLES, DRIFT_SEED = 500, 0
 PEOPLE = 20  # looked at together
@@ -119,7 +120,7 @@ class Lab:
     # At the marks alone
 
     def neighbours(
-        self, people: list[int], erased: EG3D, eraser: Eraser, pool_seed: int = PROTECTED
+        self, people: list[int], erased: EG3D, eraser: Eraser, pool_seed: int = POOL_SEED
     ) -> dict[str, float]:
         """The `NEIGHBOURS` retained people of a pool who are most like each erased one, to the loss's
         recogniser. Of the pool that recipes protect, they were trained on."""

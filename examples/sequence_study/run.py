@@ -29,10 +29,9 @@ from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.identity import PersonMeasure
 from guide_hub.interrupt import stopping
-from guide_hub.modes.neighbours import OTHERS
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
-from lab import HERE, MARKS, Clock, Lab, make_eraser, peak_gib, write
+from lab import HERE, MARKS, UNPROTECTED, Clock, Lab, make_eraser, peak_gib, write
 from modes import MODES
 from table import write_results
 
@@ -142,7 +141,7 @@ class Study:
         if n in MARKS:
             eraser = make_eraser(lab, self.recipe)
             row["neighbours"] = lab.neighbours(erased, student, eraser)
-            row["lookalikes"] = lab.neighbours(erased, student, eraser, OTHERS)
+            row["lookalikes"] = lab.neighbours(erased, student, eraser, UNPROTECTED)
             row["collateral"] = lab.collateral(erased, student)
             self.checkpoint.keep(f"weights-{n}", {"synthesis": student.backbone.synthesis.state_dict()})
         return row | {"measuring_cpu_s": round(time.process_time() - start, 1), "peak_gib": peak_gib()}

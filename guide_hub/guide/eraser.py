@@ -425,6 +425,7 @@ class Eraser:
         return losses
 
     def _cool(self) -> None:
+        """The cooldown's rates fall by half a cosine."""
         if self.cooled is not None:
             left = (1 + math.cos(math.pi * self.cooled / self.recipe.optim.cooldown)) / 2
             self.optimizer.param_groups[0]["lr"] = self.recipe.optim.lr * COOLED_FROM * left
@@ -547,12 +548,12 @@ class Eraser:
         return replace(pooled, **{name: getattr(new, name) for name in fields})
 
     def finished(self, erasure: Erasure, step: int) -> bool:
-        """Whether the steps before `step` are enough: by that number, the weights and the cooldown's steps
-        alone, for resuming."""
-        return self.over(lambda: step >= self.recipe.optim.iterations or self.enough(erasure, step))
+        """Whether the steps before `step` are enough, the cooldown's with them: by that number, the weights
+        and how far the cooldown is, for resuming."""
+        return self.after_cooldown(lambda: step >= self.recipe.optim.iterations or self.enough(erasure, step))
 
-    def over(self, done: Callable[[], bool]) -> bool:
-        """Whether an erasure that is `done`, which is asked no more once it is, has had its cooldown too."""
+    def after_cooldown(self, done: Callable[[], bool]) -> bool:
+        """Whether an erasure has had its cooldown, which begins where it is `done`: that is asked no more."""
         if not self.recipe.optim.cooldown:
             return done()
         if self.cooled is None and done():

@@ -80,9 +80,10 @@ class Joint(Mode):
         return math.ceil(self.recipe.optim.iterations * len(self.stage) / self.together)
 
     def finished(self, step: int) -> bool:
-        return self.eraser.over(lambda: step >= self._visiting() or self._gone(step))
+        return self.eraser.after_cooldown(lambda: step >= self._visiting() or self._gone(step))
 
     def _gone(self, step: int) -> bool:
+        """Whether a look, if step `step` is one's turn, finds nobody."""
         speed = self.recipe.speed
         if (
             not self.watching

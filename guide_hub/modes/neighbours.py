@@ -11,19 +11,20 @@ from guide_hub.guide.eraser import Eraser, Erasure, step_seed
 from guide_hub.guide.latents import outside
 
 POOL = 4096  # random latents, the same for every run
-PROTECTED, OTHERS = -5, -17  # seeds: of the pool that erasures protect people of; of one nobody trains on
+POOL_SEED = -5
 RENDERED = 64  # those of the pool that point the same way in W are looked at
 
 
 @torch.no_grad()
 def nearest(
-    eraser: Eraser, erasures: Sequence[Erasure], erased: Sequence[Tensor], n: int, pool_seed: int = PROTECTED
+    eraser: Eraser, erasures: Sequence[Erasure], erased: Sequence[Tensor], n: int, pool_seed: int = POOL_SEED
 ) -> Tensor:
     """For each of `erasures` the `n` random people whom the loss's recogniser finds most alike.
 
     Alike in the teacher's frontal pictures: by distance in W the latents close to w_avg would be everybody's
     neighbours. W only chooses whom to render, by the direction from w_avg. Nobody inside a ball around one of
-    `erased`, nobody twice: [at most n * len(erasures), num_ws, w_dim].
+    `erased`, nobody twice: [at most n * len(erasures), num_ws, w_dim]. Another `pool_seed` finds people whom
+    no erasure protects.
     """
     space = eraser.space
     pool = space.random(POOL, torch.Generator().manual_seed(step_seed(pool_seed)))

@@ -48,7 +48,7 @@ class Project(Mode):
         missing = sum("basis" not in memory.tensors for memory in self.earlier)
         if missing:
             setup.warn(f"nothing keeps {missing} people of earlier runs erased: they left no gradients")
-        self.every = math.ceil(self.recipe.optim.iterations / (2 * self.options.rank))
+        self.every = math.ceil(self.total() / (2 * self.options.rank))
 
     # Before the first step
 

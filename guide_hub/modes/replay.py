@@ -30,8 +30,9 @@ class Replay(Mode):
     With `speed.check_every` the recogniser of the loss looks at the earlier people, from the front, before
     the first step, and in every check at the most alike and at some of the rest. They are rehearsed in
     proportion to the square of their likeness, and the stage goes on, up to all its iterations, until nobody
-    is over `replay.enough`. While it waits for them alone, L_adj and decoys rest, and they weigh what the
-    stage's person does. One of a rehearsed person's `replay.neighbours` is where they were seen most.
+    is over `replay.enough`. While it waits for them alone, and in the cooldown after that, L_adj and decoys
+    rest, and they weigh what the stage's person does. One of a rehearsed person's `replay.neighbours` is
+    where they were seen most.
     """
 
     def __init__(self, setup: Setup, latents: list[Tensor]):
@@ -73,7 +74,7 @@ class Replay(Mode):
     def finished(self, step: int) -> bool:
         if not self.watching:
             return super().finished(step)
-        return self.eraser.over(lambda: self._nobody(step) or step >= self.recipe.optim.iterations)
+        return self.eraser.after_cooldown(lambda: self._nobody(step) or step >= self.recipe.optim.iterations)
 
     def _nobody(self, step: int) -> bool:
         """Whether a look, if step `step` is one's turn, finds none of them."""
