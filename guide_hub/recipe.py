@@ -57,9 +57,9 @@ class Optim:
     """Adam over `backbone.synthesis`. `micro_batch` latents go through at a time, 0 = all of a term.
 
     `average`, ours: the weights of an erasure are a moving average over its steps with this decay, 0 = the
-    last step's. `cooldown`, ours: so many steps follow where an erasure would end, at a rate that falls from a
-    third of `lr` towards 0; `iterations` do not count them, and nobody is looked at any more. `joint` has one
-    for all.
+    last step's. `cooldown`, ours: so many steps follow where an erasure would end, at a rate that falls from
+    a third of `lr` towards 0; `iterations` do not count them, and nobody is looked at any more. `joint` has
+    one for all.
     """
 
     lr: float = _option(1e-4, above=0, high=1)
