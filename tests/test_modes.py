@@ -899,26 +899,30 @@ def test_some_of_the_protected_take_turns(tmp_path, monkeypatch):
     assert len({tuple(w.flatten().tolist()) for w in shown}) > 1
 
 
+def cooled(plan: Recipe) -> Recipe:
+    """With a cooldown of three steps, that the first look begins."""
+    replace = dataclasses.replace
+    return replace(
+        plan,
+        optim=replace(plan.optim, cooldown=3),
+        speed=replace(plan.speed, enough=1.0),
+        replay=replace(plan.replay, enough=1.0),
+    )
+
+
 @pytest.mark.parametrize("mode", ["chain", "replay", "project", "joint"])
 def test_a_cooldown_is_part_of_a_stage(mode, tmp_path):
     plain = recipe(2, mode=mode)
-    cooled = dataclasses.replace(plain, optim=dataclasses.replace(plain.optim, cooldown=3))
-    done = [run(plan, tmp_path / name, people(2)) for plan, name in ((plain, "plain"), (cooled, "cooled"))]
+    plans = {"plain": plain, "cooled": cooled(plain)}
+    done = [run(plan, tmp_path / name, people(2)) for name, plan in plans.items()]
     taken = [len(one.watch.losses) for one in done]
-    assert taken == [steps_of(plan, 2) for plan in (plain, cooled)]
+    assert taken == [steps_of(plan, 2) for plan in plans.values()]
     assert taken[1] - taken[0] == 3 * (1 if mode == "joint" else 2)
     assert done[0].bits != done[1].bits
 
 
 def test_in_the_cooldown_nobody_is_looked_at_and_the_rehearsed_go_on(monkeypatch):
-    plan = watching(4)
-    plan = dataclasses.replace(
-        plan,
-        optim=dataclasses.replace(plan.optim, cooldown=3),
-        speed=dataclasses.replace(plan.speed, enough=1.0),
-        replay=dataclasses.replace(plan.replay, enough=1.0),
-    )
-    mode, looks, look = rehearsing(plan), [], Replay._look
+    mode, looks, look = rehearsing(cooled(watching(4))), [], Replay._look
 
     def noted(self, who, step):
         looks.append(step)
@@ -942,13 +946,7 @@ def test_in_the_cooldown_nobody_is_looked_at_and_the_rehearsed_go_on(monkeypatch
 def test_a_cooldown_survives_a_kill(mode, last, tmp_path, monkeypatch):
     """Right before it, inside, and at its end; an early end by a look."""
     monkeypatch.setattr(running, "SAVE_EVERY", 1)
-    plan = watching(6) if mode == "replay" else joint_watching(6)
-    plan = dataclasses.replace(
-        plan,
-        optim=dataclasses.replace(plan.optim, cooldown=3),
-        speed=dataclasses.replace(plan.speed, enough=1.0),
-        replay=dataclasses.replace(plan.replay, enough=1.0),
-    )
+    plan = cooled(watching(6) if mode == "replay" else joint_watching(6))
     whole = run(plan, tmp_path / "whole", people(2))
     who = list(whole.watch.losses)[-1][0]  # the last stage
 
