@@ -261,7 +261,7 @@ def steps(recipe: Recipe, people: int, earlier: Sequence[Entry] = (), original: 
         everybody = people + sum(e.w_u is not None for e in earlier)
         visits = recipe.optim.iterations * everybody
         return math.ceil(visits / min(options.per_step, everybody)) + cooldown if people else 0
-    each = recipe.optim.iterations + cooldown
+    each = recipe.optim.steps
     if options.mode == "merge":
         again = sum(e.mode != "merge" or not e.basis for e in earlier) if original and people else 0
         return each * (people + again)

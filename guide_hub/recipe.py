@@ -70,6 +70,11 @@ class Optim:
     average: float = _option(0.0, low=0, below=1)
     cooldown: int = _option(0, low=0, high=1_000_000)
 
+    @property
+    def steps(self) -> int:
+        """The most that an erasure takes, its cooldown with them."""
+        return self.iterations + self.cooldown
+
 
 @dataclass(frozen=True)
 class Local:

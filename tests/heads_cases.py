@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -10,14 +12,18 @@ from guide_hub.attacks.base import Case
 from guide_hub.attacks.case import target_of
 from guide_hub.attacks.reinversion import LENS
 from guide_hub.attacks.sight import front, pictures
+from guide_hub.checkpoint import Checkpoint
 from guide_hub.digest import file_sha256
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.calibration import shipped
+from guide_hub.evaluation.identity import PersonMeasure, measure_person
 from guide_hub.faces.registry import BUNDLE
-from guide_hub.guide import Eraser
+from guide_hub.interrupt import stopping
 from guide_hub.latents import LatentSpace
 from guide_hub.networks import choose, load
+from guide_hub.progress import Silent
 from guide_hub.recipe import load_recipe
+from guide_hub.sequence import Sequence
 
 
 def heads() -> EG3D:
@@ -42,12 +48,21 @@ def nobody(seed: int = 9000) -> Case:
     return dataclasses.replace(case, photos=pictures(source, w_u, front(case)))
 
 
-def erased(base: Case) -> Case:
-    """By GUIDE: that is the question."""
-    student, nets = heads(), base.networks
-    eraser = Eraser(student, base.source, base.recipe, nets.perceptual, nets.identity_loss)
-    eraser.erase(base.ws[:1], seed=0)
-    return dataclasses.replace(base, erased=student.requires_grad_(False), memo={})
+def erased(base: Case, recipe: str = "heads-fast") -> Case:
+    """By GUIDE as the recipe has it, and as `erase` runs it: that is the question."""
+    student, nets, options = heads(), base.networks, load_recipe(recipe)
+
+    def measure(k: int, model: EG3D) -> PersonMeasure:
+        c = front(base)
+        return measure_person(
+            base.source, model, nets.identity_judge, base.photos, base.ws, c, base.threshold, base.fitted
+        )
+
+    with TemporaryDirectory() as folder, stopping() as stopper:
+        checkpoint = Checkpoint(Path(folder), "case")
+        sequence = Sequence(student, base.source, options, nets, 0, checkpoint, stopper, Silent(), {})
+        sequence.run(["person"], [base.ws[:1]], measure, None)
+    return dataclasses.replace(base, erased=student.requires_grad_(False), recipe=options, memo={})
 
 
 def moved(base: Case) -> Case:

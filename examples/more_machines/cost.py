@@ -118,7 +118,7 @@ def main() -> None:
         parser.error("--machines and --people start at 1")
     try:
         optim = load_recipe(args.recipe).optim
-        steps = args.steps or optim.iterations + optim.cooldown
+        steps = args.steps or optim.steps
         times = {"as given": args.seconds} if args.seconds else read(args.times or BENCHMARKS, args.match)
     except (InputError, OSError, ValueError, AttributeError, TypeError) as error:
         sys.exit(f"cannot read this: {error}")

@@ -32,6 +32,7 @@ CASES = {
     "nobody erased": lambda base: dataclasses.replace(base, memo={}),
     "only moved": heads_cases.moved,
     "GUIDE, heads-fast": heads_cases.erased,
+    "GUIDE, heads-many": lambda base: heads_cases.erased(base, "heads-many"),
     "never there": heads_cases.never,
     "never there, resembled": lambda base: heads_cases.never(base, heads_cases.WEAK_LENS),
 }

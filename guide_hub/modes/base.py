@@ -103,7 +103,7 @@ class Mode:
 
     def total(self) -> int:
         """Steps of the stage, at most."""
-        return self.recipe.optim.iterations + self.recipe.optim.cooldown
+        return self.recipe.optim.steps
 
     def finished(self, step: int) -> bool:
         return self.eraser.finished(self.erasures[self.stage[0]], step)
