@@ -58,13 +58,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--restarts", type=int, default=QUICK.restarts)
+    parser.add_argument("--restarts", type=int, default=4)
     parser.add_argument("--steps", type=int, default=50, help="in W, and as many in W+")
     parser.add_argument("--bound", type=float, default=reinversion.LIKELY_MAX, help="typical distances")
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--strangers", type=int, default=QUICK.strangers)
     args = parser.parse_args()
     reinversion.LIKELY_MAX = args.bound
-    budget = dataclasses.replace(QUICK, restarts=args.restarts, w_steps=args.steps, wplus_steps=args.steps)
+    budget = dataclasses.replace(
+        QUICK, restarts=args.restarts, w_steps=args.steps, wplus_steps=args.steps, strangers=args.strangers
+    )
     search = f"{args.restarts} x ({args.steps} + {args.steps}) within {args.bound:g}"
     cells = json.loads(FILE.read_text()) if FILE.is_file() else {}
     base = heads_cases.nobody()
@@ -73,7 +76,8 @@ def main() -> None:
             continue
         start = time.process_time()
         found = reinversion.run(CASES[name](base), budget=budget)
-        cell = {"passed": found.passed, **found.figures, "cpu_s": round(time.process_time() - start, 1)}
+        cell = {"passed": found.passed, **found.figures, "strangers": budget.strangers}
+        cell |= {"cpu_s": round(time.process_time() - start, 1)}
         print(name, json.dumps(cell), file=sys.stderr, flush=True)
         cells.setdefault(search, {})[name] = cell
         write(FILE, json.dumps(cells, indent=1) + "\n")

@@ -1,0 +1,148 @@
+"""Attackers who search along: does an erasure keep up with them? By hand, and no recipe's.
+
+    python attackers.py --steps 120 --attackers 4 --moves 2
+
+Every step of the erasure each attacker makes two of their own, towards the person as the loss's recogniser
+sees them, among likely latents, first in W and after 40 in W+; after 120 a new one begins. Where one shows
+the person, L_adj and the repulsion have that latent too. Then others are measured, and the search of
+`run.py` looks for the person in what is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[2] / "tests"), str(HERE.parent), str(HERE.parents[1] / "sequence_study")]
+
+import heads_cases
+import torch
+from torch import Tensor
+
+from guide_hub.attacks import reinversion
+from guide_hub.attacks.likely import Likely
+from guide_hub.guide import Eraser, Erasure
+from guide_hub.guide.eraser import Pairs
+from guide_hub.guide.losses import Away
+from guide_hub.modes.neighbours import nearest
+from guide_hub.orbit import orbit_label
+from guide_hub.recipe import load_recipe
+from lab import Lab
+from options import QUICK
+
+IN_W, ALL = 40, 120  # steps of an attacker in W, and in all
+RATE = 0.2  # of a typical latent's distance from w_avg, over all of its numbers
+SEEN = 0.2  # cosine from which a latent joins the training
+REPEL = 1.0
+
+
+class Attackers:
+    """`v`: a latent each, in the chart of `Likely`, [1, 1 or num_ws, w_dim]."""
+
+    def __init__(self, eraser: Eraser, erasure: Erasure, n: int) -> None:
+        self.eraser, self.erasure = eraser, erasure
+        self.likely, self.rng = Likely(eraser.space, reinversion.LIKELY_MAX), torch.Generator().manual_seed(5)
+        self.v: list[Tensor] = [torch.empty(0)] * n
+        self.adam: list[torch.optim.Adam | None] = [None] * n
+        self.age, self.cosine = [0] * n, torch.zeros(n)
+        for i in range(n):
+            self.begin(i)
+
+    def begin(self, i: int) -> None:
+        """From the person, the mean face or, half of the times, a random latent."""
+        space, kind = self.eraser.space, int(torch.randint(4, (), generator=self.rng))
+        w = self.erasure.w_u if kind == 0 else space.w_avg if kind == 1 else space.random(1, self.rng)
+        self.age[i] = 0
+        self.put(i, self.likely.inward(self.likely.clamp(w)[:, :1]))
+
+    def put(self, i: int, v: Tensor) -> None:
+        self.v[i] = v.detach().clone().requires_grad_(True)
+        rate = RATE * self.eraser.median / self.erasure.w_u.numel() ** 0.5
+        self.adam[i] = torch.optim.Adam([self.v[i]], lr=rate)
+
+    def ws(self) -> Tensor:
+        rows = self.erasure.w_u.shape[1]
+        return torch.cat([self.likely.outward(v).expand(-1, rows, -1) for v in self.v])
+
+    def move(self, times: int) -> Tensor:
+        """So many steps of each; their latents [n, num_ws, w_dim]."""
+        eraser, recipe = self.eraser, self.eraser.recipe
+        student, person = eraser.student, eraser.shown(self.erasure)
+        for p in eraser.parameters:
+            p.requires_grad_(False)
+        for _ in range(times):
+            yaw = (2 * float(torch.rand((), generator=self.rng)) - 1) * recipe.camera.yaw_range
+            ws, c = self.ws(), orbit_label(student.config, recipe.camera, yaw).expand(len(self.v), -1)
+            picture = student.render(
+                student.planes(ws, noise_mode="const"), ws, c, deterministic=True,
+                neural_rendering_resolution=recipe.speed.rays,
+            )["image"]  # fmt: skip
+            cosine = (eraser.loss.identity(picture) @ person.T).mean(1)
+            (1 - cosine).sum().backward()
+            self.cosine = cosine.detach()
+            for i, adam in enumerate(self.adam):
+                assert adam is not None
+                adam.step()
+                adam.zero_grad(set_to_none=True)
+                with torch.no_grad():
+                    self.v[i].copy_(self.likely.bound(self.v[i]))
+                self.age[i] += 1
+                if self.age[i] == IN_W:
+                    self.put(i, self.v[i].expand(-1, self.erasure.w_u.shape[1], -1))
+                elif self.age[i] == ALL:
+                    self.begin(i)
+        for p in eraser.parameters:
+            p.requires_grad_(True)
+        return self.ws().detach()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--attackers", type=int, default=4)
+    parser.add_argument("--moves", type=int, default=2, help="of each attacker, for every step")
+    args = parser.parse_args()
+    recipe, base, student = load_recipe("heads-fast"), heads_cases.nobody(), heads_cases.heads()
+    recipe = replace(
+        recipe,
+        optim=replace(recipe.optim, iterations=args.steps),
+        robust=replace(recipe.robust, repel=REPEL),
+        speed=replace(recipe.speed, check_every=0, pool=0),
+    )
+    nets = base.networks
+    eraser = Eraser(student, base.source, recipe, nets.perceptual, nets.identity_loss)
+    erasure = eraser.target(base.ws[:1])
+    eraser.protected = nearest(eraser, [erasure], [erasure.w_u], recipe.sequence.protect)
+    attackers = Attackers(eraser, erasure, args.attackers)
+    weights = replace(eraser.local, repulsion=REPEL).times(recipe.adjacency.weight)
+    away = Away(eraser.shown(erasure), recipe.robust.repel_above)
+    for step in range(args.steps):
+        draws = eraser.draw_at(erasure, 0, 0, step)
+        pairs, found = eraser.pairs(erasure, draws), attackers.move(args.moves)
+        found = found[attackers.cosine > SEEN]
+        if len(found):
+            w_t = erasure.w_t + found - erasure.w_u
+            pairs.append(Pairs("adjacency", found, w_t, weights, away, once=True))
+        eraser.descend(pairs, draws)
+        if step % 10 == 9:
+            seen = [round(x, 2) for x in attackers.cosine.tolist()]
+            print(json.dumps({"step": step + 1, "attackers": seen}), file=sys.stderr, flush=True)
+    eraser.settle()
+    student.requires_grad_(False)
+    retained = Lab("heads-fast").retained(student)
+    case = replace(base, erased=student, recipe=recipe, memo={})
+    found_after = reinversion.run(case, budget=QUICK)
+    print(json.dumps({"retained": retained, "reinversion": found_after.figures}))
+
+
+if __name__ == "__main__":
+    main()
