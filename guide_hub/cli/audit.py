@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from guide_hub.cli import options
+
 if TYPE_CHECKING:
     from guide_hub.audit import Audit, Identity, Place, Weights
 
@@ -28,7 +30,7 @@ REMOVALS = {
 
 @click.command("audit")
 @click.argument("repo")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@options.as_json
 def command(repo: str, as_json: bool) -> None:
     """Find what a repository still serves of the people who were erased from it.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from guide_hub.cli import options
 from guide_hub.report import Report
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class FacesReport(Report):
 @click.argument("request", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--repo", "--repo-id", help="The model the request is meant for.")
 @click.option("--faces", is_flag=True, help="Look for the face in every photo too.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@options.as_json
 def command(request: Path, repo: str | None, faces: bool, as_json: bool) -> None:
     """Validate a request and its photos, without any model."""
     from guide_hub.cli import output

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+from guide_hub.cli import options
+from guide_hub.cli.options import FILE
 
 
 @click.command("convert")
@@ -30,7 +31,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Choice(["auto", "checkpoint", "measured"]),
     help="Where the mean latent comes from; auto measures it where the checkpoint has none.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@options.as_json
 def command(file: Path, folder: Path, as_json: bool, **settings: Any) -> None:
     """Turn an official EG3D or GUIDE pickle into a model folder, running none of its code.
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from guide_hub.cli import options
+
 if TYPE_CHECKING:
     from guide_hub.doctor import Diagnosis, NetworkState
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 @click.command("doctor")
 @click.option("--repo", "--repo-id", help="A model: Hub id, folder or builtin:synthetic-heads.")
 @click.option("--recipe", help="Recipe name or file; default with --repo: the one that fits the model.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@options.as_json
 def command(repo: str | None, recipe: str | None, as_json: bool) -> None:
     """What is missing on this machine, where it goes and its hash.
 

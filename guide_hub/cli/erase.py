@@ -8,30 +8,26 @@ from typing import Any
 
 import click
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from guide_hub.cli import options
+from guide_hub.cli.options import FILE, FOLDER
 
 
 @click.command("erase")
-@click.option("--repo", "--repo-id", required=True, help="Hub id, folder or builtin:synthetic-heads.")
+@options.repo
 @click.option(
     "--request", "requests", required=True, multiple=True, type=click.Path(dir_okay=False, path_type=Path),
     help="The takedown YAML; several are one run and one commit.",
 )  # fmt: skip
 @click.option("--revision", help="Branch, tag or commit of the model.")
-@click.option("--base", help="The original, where the record's chain does not lead there.")
-@click.option("--recipe", help="Recipe name or file; default: the one that fits the model.")
+@options.original
+@options.recipe
 @click.option("--output", type=FOLDER, help="Where the erased model goes; default ./NAME-erased.")
-@click.option("--push-to", metavar="REPO", help="Push to this repository.")
-@click.option("--push/--no-push", default=None, help="Default: push when --repo is a Hub id.")
-@click.option(
-    "--create-pr/--no-create-pr", default=None, help="Default: a pull request when pushing to --repo."
-)
-@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from a killed run.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@options.push_to
+@options.push
+@options.create_pr
+@options.resume
+@options.device
+@options.seed
 @click.option(
     "--report", type=FOLDER, help="Private: an HTML page with the people's faces, a public one, a reply."
 )
@@ -41,19 +37,17 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Measure everybody again after every person. Default: with --report.",
 )  # fmt: skip
 @click.option("--latents", type=FILE, help="What invert --report found; the photos still have to agree.")
-@click.option("--state", type=FOLDER, help="Key, ledger and progress of killed runs.")
-@click.option("--delete-other-weights", is_flag=True, help="Delete further weight files in the same commit.")
-@click.option(
-    "--replace-record", is_flag=True, help="Replace the target's record of other erasures, and its weights."
-)
+@options.state
+@options.delete_other_weights
+@options.replace_record
 @click.option(
     "--supersede", is_flag=True, help="Point to the target from the base's card, by a pull request there."
 )
-@click.option("--license", type=FILE, help="Licence text of a model that has none.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
-@click.option("-y", "--yes", is_flag=True, help="Accepted for scripts; nothing here asks.")
+@options.license_file
+@options.dry_run
+@options.as_json
+@options.quiet
+@options.yes
 def command(
     repo: str, requests: tuple[Path, ...], as_json: bool, quiet: bool, yes: bool, **settings: Any
 ) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from guide_hub.cli import options
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,12 +31,10 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--samples", type=click.IntRange(4, 1_000_000), help="Pictures a side; 5000 with inception, else 1000."
 )
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
+@options.seed
+@options.device
+@options.as_json
+@options.quiet
 def command(repo: str, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Measure an erased model as GUIDE's paper does, against the model that it was made from.
 

@@ -7,21 +7,20 @@ from typing import Any
 
 import click
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from guide_hub.cli import options
+from guide_hub.cli.options import FOLDER
 
 
 @click.command("invert")
 @click.argument("photos", nargs=-1, metavar="[PHOTO]...", type=click.Path(path_type=Path))
-@click.option("--repo", "--repo-id", required=True, help="Hub id, folder or builtin:synthetic-heads.")
+@options.repo
 @click.option("--request", type=click.Path(dir_okay=False, path_type=Path), help="The takedown YAML.")
 @click.option("--revision", help="Branch, tag or commit of the model.")
-@click.option("--recipe", help="Recipe name or file; default: the one that fits the model.")
+@options.recipe
 @click.option("--report", type=FOLDER, help="Private sheets and latents.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
+@options.device
+@options.as_json
+@options.quiet
 def command(
     repo: str, request: Path | None, photos: tuple[Path, ...], as_json: bool, quiet: bool, **settings: Any
 ) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from guide_hub.cli import options
+
 if TYPE_CHECKING:
     from guide_hub.purge import Plan
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("purge")
 @click.argument("repo")
 @click.option("-y", "--yes", is_flag=True, help="Do it. None of it can be undone.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@options.as_json
 def command(repo: str, yes: bool, as_json: bool) -> None:
     """Remove what an audit finds: tags, branches, the history of main, files of the LFS storage.
 

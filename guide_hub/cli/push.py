@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from guide_hub.cli import options
+
 
 @click.command("push")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -16,14 +18,12 @@ import click
     default=None,
     help="Default: a pull request when pushing to the model's base, else a commit.",
 )
-@click.option("--delete-other-weights", is_flag=True, help="Delete further weight files in the same commit.")
-@click.option(
-    "--replace-record", is_flag=True, help="Replace the target's record of other erasures, and its weights."
-)
+@options.delete_other_weights
+@options.replace_record
 @click.option(
     "--supersede", is_flag=True, help="Point to the target from the base's card, by a pull request there."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@options.as_json
 def command(folder: Path, repo: str, as_json: bool, **settings: Any) -> None:
     """Push a finished output folder in one commit. A folder whose record says FAILED is refused."""
     from guide_hub.cli import output

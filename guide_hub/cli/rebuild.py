@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from guide_hub.cli import options
+from guide_hub.cli.options import FOLDER
 
 
 @click.command("rebuild")
@@ -16,28 +15,22 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--without", required=True, metavar="REQUEST/IDENTITY", help="Both ids of the erasure.")
 @click.option("--reason", metavar="CODE", help="Why, for the public record; a code, no prose.")
 @click.option("--revision", help="Branch, tag or commit of the erased model.")
-@click.option("--base", help="The original, where the record's chain does not lead there.")
+@options.original
 @click.option("--recipe", help="Recipe name or file; default: the model's own.")
 @click.option("--output", type=FOLDER, help="Where the model goes; default ./NAME-rebuilt.")
-@click.option("--push-to", metavar="REPO", help="Push to this repository.")
-@click.option("--push/--no-push", default=None, help="Default: push when --repo is a Hub id.")
-@click.option(
-    "--create-pr/--no-create-pr", default=None, help="Default: a pull request when pushing to --repo."
-)
-@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from a killed run.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
-@click.option("--state", type=FOLDER, help="Key, ledger and progress of killed runs.")
-@click.option("--license", type=FILE, help="Licence text of a model that has none.")
-@click.option("--delete-other-weights", is_flag=True, help="Delete further weight files in the same commit.")
-@click.option(
-    "--replace-record", is_flag=True, help="Replace the target's record of other erasures, and its weights."
-)
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
-@click.option("-y", "--yes", is_flag=True, help="Accepted for scripts; nothing here asks.")
+@options.push_to
+@options.push
+@options.create_pr
+@options.resume
+@options.device
+@options.state
+@options.license_file
+@options.delete_other_weights
+@options.replace_record
+@options.dry_run
+@options.as_json
+@options.quiet
+@options.yes
 def command(repo: str, without: str, as_json: bool, quiet: bool, yes: bool, **settings: Any) -> None:
     """Make an erased model anew without one erasure: of a request that was withdrawn or wrong.
 

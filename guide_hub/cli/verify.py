@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from guide_hub.attacks.registry import GROUPS, chosen, names
+from guide_hub.cli import options
+from guide_hub.cli.options import FILE, FOLDER
 
 if TYPE_CHECKING:
     from guide_hub.verify import Check
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command("verify")
@@ -31,12 +30,10 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 )  # fmt: skip
 @click.option("--base", help="With --request: the base, where the record's was a folder.")
 @click.option("--state", type=FOLDER, help="With --request: where the key is.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
+@options.device
 @click.option("--report", type=FOLDER, help="An HTML page for the public; with --request a private one too.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
+@options.as_json
+@options.quiet
 def command(
     repo: str,
     revision: str | None,
