@@ -72,7 +72,7 @@ class Optim:
 
     @property
     def steps(self) -> int:
-        """The most that an erasure takes, its cooldown with them."""
+        """The most steps that an erasure takes, the cooldown's included."""
         return self.iterations + self.cooldown
 
 

@@ -1,8 +1,8 @@
-"""Every attack but re-inversion and `leaks`, by the quick budget, on models whose answer is known.
+"""Every attack but `leaks`, `drift` and `reinversion`, by the quick budget, on models whose answer is known.
 
-    python all_attacks.py     # results/all-attacks.json, and a table; a quarter of an hour of CPU time
+    python all_attacks.py     # results/all-attacks.json, and a table; 8 minutes on one core
 
-Re-inversion is in known_answers.py. What passes and what fails should be known for all but GUIDE's.
+`reinversion` is in known_answers.py.
 """
 
 from __future__ import annotations

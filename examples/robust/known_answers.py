@@ -1,6 +1,6 @@
 """Does the search tell who is there from who is not? On models of which that is known.
 
-    python known_answers.py     # results/known-answers.json, and a table; half an hour of CPU time
+    python known_answers.py     # results/known-answers.json, and a table; 40 minutes of CPU time
 
 Nobody erased and only moved have to be found, never there must not be; GUIDE's is the question. The last
 never was there either, but has lookalikes among the model's people, as those have among one another.
@@ -69,6 +69,8 @@ def main() -> None:
         QUICK, restarts=args.restarts, w_steps=args.steps, wplus_steps=args.steps, strangers=args.strangers
     )
     search = f"{args.restarts} x ({args.steps} + {args.steps}) within {args.bound:g}"
+    if args.strangers != QUICK.strangers:
+        search += f", {args.strangers} strangers"
     cells = json.loads(FILE.read_text()) if FILE.is_file() else {}
     base = heads_cases.nobody()
     for name in args.only:
@@ -76,8 +78,7 @@ def main() -> None:
             continue
         start = time.process_time()
         found = reinversion.run(CASES[name](base), budget=budget)
-        cell = {"passed": found.passed, **found.figures, "strangers": budget.strangers}
-        cell |= {"cpu_s": round(time.process_time() - start, 1)}
+        cell = {"passed": found.passed, **found.figures, "cpu_s": round(time.process_time() - start, 1)}
         print(name, json.dumps(cell), file=sys.stderr, flush=True)
         cells.setdefault(search, {})[name] = cell
         write(FILE, json.dumps(cells, indent=1) + "\n")

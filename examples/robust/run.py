@@ -1,7 +1,7 @@
 """Which defence makes a search through the erased model's latents fail? On `builtin:synthetic-heads`.
 
     python run.py                                            # every option, three people, the quick search
-    python run.py --only heads mine-repel --people 10 --full # the winner beside GUIDE, the full search
+    python run.py --only heads-fast --people 10 --full       # the full search, and the beacon
     python run.py --table                                    # RESULTS.md from results/
 
 A cell is one random person erased by one option, attacked and measured; a killed run goes on where it stood.

@@ -1,4 +1,4 @@
-"""How much work the attacks may do: seconds a person, or hours."""
+"""How much work the attacks may do: seconds a person, or most of an hour."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from guide_hub.cli.options import FILE, FOLDER
     "--request", "requests", required=True, multiple=True, type=click.Path(dir_okay=False, path_type=Path),
     help="The takedown YAML; several are one run and one commit.",
 )  # fmt: skip
-@click.option("--revision", help="Branch, tag or commit of the model.")
-@options.original
+@options.revision
+@options.base
 @options.recipe
 @click.option("--output", type=FOLDER, help="Where the erased model goes; default ./NAME-erased.")
 @options.push_to
@@ -40,10 +40,8 @@ from guide_hub.cli.options import FILE, FOLDER
 @options.state
 @options.delete_other_weights
 @options.replace_record
-@click.option(
-    "--supersede", is_flag=True, help="Point to the target from the base's card, by a pull request there."
-)
-@options.license_file
+@options.supersede
+@options.license_text
 @options.dry_run
 @options.as_json
 @options.quiet

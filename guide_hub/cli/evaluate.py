@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from guide_hub.evaluate import Evaluation
     from guide_hub.evaluation.interval import Figure
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+ANY_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("evaluate")
 @click.argument("repo")
 @click.option("--revision", help="Branch, tag or commit of the erased model.")
 @click.option("--base", metavar="REPO", help="What it was made from; default: what its record names.")
-@click.option("--request", type=FILE, help="The takedown YAML; without it there are no ID figures.")
+@click.option("--request", type=ANY_FILE, help="The takedown YAML; without it there are no ID figures.")
 @click.option("--recipe", help="Recipe name or file; default: the erased model's own.")
 @click.option(
     "--features", metavar="NAME[:PATH]", help="Extractor; default: the one that fits the model. See below."
 )
-@click.option("--real", type=FILE, help="Features [N, F] of real pictures, for dFID_real.")
+@click.option("--real", type=ANY_FILE, help="Features [N, F] of real pictures, for dFID_real.")
 @click.option(
     "--samples", type=click.IntRange(4, 1_000_000), help="Pictures a side; 5000 with inception, else 1000."
 )

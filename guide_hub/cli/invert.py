@@ -15,7 +15,7 @@ from guide_hub.cli.options import FOLDER
 @click.argument("photos", nargs=-1, metavar="[PHOTO]...", type=click.Path(path_type=Path))
 @options.repo
 @click.option("--request", type=click.Path(dir_okay=False, path_type=Path), help="The takedown YAML.")
-@click.option("--revision", help="Branch, tag or commit of the model.")
+@options.revision
 @options.recipe
 @click.option("--report", type=FOLDER, help="Private sheets and latents.")
 @options.device

@@ -1,4 +1,4 @@
-"""Options that several commands have. No torch here: every `--help` reads this."""
+"""Options that several commands have. No torch here: `--help` reads this."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 repo = click.option("--repo", "--repo-id", required=True, help="Hub id, folder or builtin:synthetic-heads.")
+revision = click.option("--revision", help="Branch, tag or commit of the model.")
 recipe = click.option("--recipe", help="Recipe name or file; default: the one that fits the model.")
-original = click.option("--base", help="The original, where the record's chain does not lead there.")
+base = click.option("--base", help="The original, where the record's chain does not lead there.")
 device = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
@@ -28,7 +29,10 @@ delete_other_weights = click.option(
 replace_record = click.option(
     "--replace-record", is_flag=True, help="Replace the target's record of other erasures, and its weights."
 )
-license_file = click.option("--license", type=FILE, help="Licence text of a model that has none.")
+supersede = click.option(
+    "--supersede", is_flag=True, help="Point to the target from the base's card, by a pull request there."
+)
+license_text = click.option("--license", type=FILE, help="Licence text of a model that has none.")
 
 resume = click.option(
     "--resume/--no-resume", default=True, show_default=True, help="Go on from a killed run."

@@ -20,9 +20,7 @@ from guide_hub.cli import options
 )
 @options.delete_other_weights
 @options.replace_record
-@click.option(
-    "--supersede", is_flag=True, help="Point to the target from the base's card, by a pull request there."
-)
+@options.supersede
 @options.as_json
 def command(folder: Path, repo: str, as_json: bool, **settings: Any) -> None:
     """Push a finished output folder in one commit. A folder whose record says FAILED is refused."""

@@ -15,7 +15,7 @@ from guide_hub.cli.options import FOLDER
 @click.option("--without", required=True, metavar="REQUEST/IDENTITY", help="Both ids of the erasure.")
 @click.option("--reason", metavar="CODE", help="Why, for the public record; a code, no prose.")
 @click.option("--revision", help="Branch, tag or commit of the erased model.")
-@options.original
+@options.base
 @click.option("--recipe", help="Recipe name or file; default: the model's own.")
 @click.option("--output", type=FOLDER, help="Where the model goes; default ./NAME-rebuilt.")
 @options.push_to
@@ -24,7 +24,7 @@ from guide_hub.cli.options import FOLDER
 @options.resume
 @options.device
 @options.state
-@options.license_file
+@options.license_text
 @options.delete_other_weights
 @options.replace_record
 @options.dry_run

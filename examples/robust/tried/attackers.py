@@ -59,7 +59,7 @@ class Attackers:
         """From the person, the mean face or, half of the times, a random latent."""
         space, kind = self.eraser.space, int(torch.randint(4, (), generator=self.rng))
         w = self.erasure.w_u if kind == 0 else space.w_avg if kind == 1 else space.random(1, self.rng)
-        self.age[i] = 0
+        self.age[i], self.cosine[i] = 0, 0.0
         self.put(i, self.likely.inward(self.likely.clamp(w)[:, :1]))
 
     def put(self, i: int, v: Tensor) -> None:
