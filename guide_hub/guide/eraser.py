@@ -574,7 +574,8 @@ class Eraser:
         """The highest that a look at CHECKED neighbours saw, with `speed.spared` of these left out."""
         spared = round(self.recipe.speed.spared * CHECKED)
         neighbours = likeness[1 : 1 + CHECKED].sort(descending=True).values[spared:]
-        return float(torch.cat([likeness[:1], neighbours, likeness[1 + CHECKED :]]).max())
+        highest = float(torch.cat([likeness[:1], neighbours, likeness[1 + CHECKED :]]).max())
+        return min(highest, 1.0)  # a cosine rounds to more
 
     @torch.no_grad()
     def look(self, erasure: Erasure, faces: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
