@@ -574,8 +574,7 @@ class Eraser:
         """The highest that a look at CHECKED neighbours saw, with `speed.spared` of these left out."""
         spared = round(self.recipe.speed.spared * CHECKED)
         neighbours = likeness[1 : 1 + CHECKED].sort(descending=True).values[spared:]
-        highest = float(torch.cat([likeness[:1], neighbours, likeness[1 + CHECKED :]]).max())
-        return min(highest, 1.0)  # a cosine rounds to more
+        return float(torch.cat([likeness[:1], neighbours, likeness[1 + CHECKED :]]).max())
 
     @torch.no_grad()
     def look(self, erasure: Erasure, faces: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -585,7 +584,8 @@ class Eraser:
         """
         ws = self.around(erasure, n, seed)
         with self.averaged():
-            likeness = (self.faces(self.student, ws) @ faces.T).max(1).values
+            cosine = self.faces(self.student, ws) @ faces.T
+        likeness = cosine.max(1).values.clamp(max=1)  # rounding goes beyond, and would never be `enough: 1`
         worst = int(likeness[1:].argmax()) + 1
         return likeness, ws[worst : worst + 1] - erasure.w_u
 

@@ -112,12 +112,8 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=2, help="of each attacker, for every step")
     args = parser.parse_args()
     recipe, base, student = load_recipe("heads-fast"), heads_cases.nobody(), heads_cases.heads()
-    recipe = replace(
-        recipe,
-        optim=replace(recipe.optim, iterations=args.steps),
-        robust=replace(recipe.robust, repel=REPEL),
-        speed=replace(recipe.speed, check_every=0, pool=0),
-    )
+    robust, speed = replace(recipe.robust, repel=REPEL), replace(recipe.speed, pool=0)
+    recipe = replace(recipe, robust=robust, speed=speed)
     nets = base.networks
     eraser = Eraser(student, base.source, recipe, nets.perceptual, nets.identity_loss)
     erasure = eraser.target(base.ws[:1])
