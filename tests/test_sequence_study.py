@@ -88,3 +88,44 @@ def test_the_table_says_who_came_back_and_by_how_much(study, tmp_path):
     assert cells[11] == "10, 20"
     assert "| chain | 0 | 2 | 0.20% | 0.75% | 0.50% | 1 of 3 |" in text
     assert (tmp_path / "matrix.png").stat().st_size > 0
+
+
+def test_a_row_of_which_only_the_cost_is_known(study, tmp_path):
+    """Between two rows that are measured (`--every`): it counts for the cost, and for nothing else."""
+    results = tmp_path / "results"
+    results.mkdir()
+    unmeasured = {"k": 2, "person": 1, "steps": 120, "erasure_cpu_s": 50.0, "erasure_s": 30.0}
+    rows = [
+        row(1, [0.2], **MARK),
+        unmeasured | {"erasure_is_whole": True},
+        row(3, [0.3, 0.1, 0.1], erasure_s=14.0, **MARK),
+    ]
+    run = {"mode": "replay", "inputs": {"seed": 0}, "rows": rows}
+    (results / "replay-seed0.json").write_text(json.dumps(run))
+    study.write_results(results, tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "## N = 2" not in text
+    (line,) = [
+        one for one in text.split("## N = 3")[1].splitlines() if one.startswith("| replay | cpu | 0 |")
+    ]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert (cells[5], cells[11]) == ("+0.10", "10, 22")
+
+
+@pytest.mark.parametrize(("k", "last", "measured"), [(9, 50, 10), (10, 50, 1), (14, 50, 15), (11, 12, 12)])
+def test_rows_after_the_first_may_have_gaps(study, tmp_path, monkeypatch, k, last, measured):
+    from guide_hub.recipe import load_recipe
+
+    asked = []
+    lab = SimpleNamespace(
+        recipe=load_recipe("heads-fast"), sha256="0" * 64, device=torch.device("cpu"),
+        person=lambda index, _: asked.append(index),
+    )  # fmt: skip
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    run = study.Study(lab, "replay", 0, last, tmp_path, every=5)
+    monkeypatch.setattr(run, "row", lambda n, *_: {"k": n, "source": [0.0] * n})
+    run.measure(k, torch.nn.Linear(1, 1))
+    assert len(asked) == measured
+    (row,) = run.rows
+    assert row["k"] == k + 1
+    assert ("source" in row) == (measured == k + 1)

@@ -199,10 +199,11 @@ def make_eraser(lab: Lab, recipe: Recipe) -> Eraser:
 
 
 class Clock:
-    """The sequence's progress, as CPU seconds of each erasure with its preparation."""
+    """The sequence's progress, as CPU and wall seconds of each erasure with its preparation."""
 
     def __init__(self) -> None:
-        self.steps, self.since, self.spent, self.whole = 0, time.process_time(), 0.0, True
+        self.steps, self.spent, self.spent_wall, self.whole = 0, 0.0, 0.0, True
+        self.begin()
 
     def stage(self, text: str) -> None: ...
 
@@ -217,10 +218,11 @@ class Clock:
 
     def finish(self) -> None:
         self.spent = time.process_time() - self.since
+        self.spent_wall = time.perf_counter() - self.since_wall
 
     def begin(self) -> None:
         """The next erasure begins now."""
-        self.since = time.process_time()
+        self.since, self.since_wall = time.process_time(), time.perf_counter()
 
 
 def write(file: Path, text: str) -> None:

@@ -4,6 +4,7 @@
     python run.py --people 20 --modes replay chain --seeds 3   # goes on where the ten ended
     python run.py --people 20 --modes replay chain --drift     # adds FID and KID at the marks
     python run.py --people 50 --modes replay --device cuda     # seconds a person; not the same bytes
+    python run.py --people 50 --modes replay --every 5         # rows with gaps: to measure 50 takes long
     python run.py --table                                      # RESULTS.md and plots from results/
 
 A cell is one erasure with its row of the matrix, minutes long, stored when it ends; a killed run goes on
@@ -29,6 +30,7 @@ from guide_hub.checkpoint import Checkpoint
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.identity import PersonMeasure
 from guide_hub.interrupt import stopping
+from guide_hub.processes import Processes, launched
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
 from lab import HERE, MARKS, UNPROTECTED, Clock, Lab, make_eraser, peak_gib, write
@@ -37,6 +39,7 @@ from table import write_results
 
 RESULTS = HERE / "results"
 RECIPE = "heads-fast"
+DENSE = 10  # so many first rows are always measured
 BLOCKS = (20, 50)  # an order shuffles people inside these, so that the first 20 are the same in every order
 
 
@@ -53,8 +56,9 @@ def order(seed: int) -> list[int]:
 class Study:
     """One mode under one seed."""
 
-    def __init__(self, lab: Lab, mode: str, seed: int, people: int, cache: Path):
-        self.lab, self.mode, self.seed, self.clock = lab, mode, seed, Clock()
+    def __init__(self, lab: Lab, mode: str, seed: int, people: int, cache: Path, every: int = 1):
+        self.lab, self.mode, self.seed, self.every, self.clock = lab, mode, seed, every, Clock()
+        self.processes = Processes.alone()
         self.people = order(seed)[:people]
         self.recipe: Recipe = MODES[mode](lab.recipe)
         of_all = "" if self.folds else f"-{people}"  # such a mode has no weights on the way
@@ -88,6 +92,7 @@ class Study:
             return
         student, nets = self.lab.model(), self.lab.networks
         with stopping() as stopper:
+            self.processes.load(self.lab.source, self.lab.names, stopper)
             sequence = Sequence(
                 student,
                 self.lab.source,
@@ -98,6 +103,7 @@ class Study:
                 stopper,
                 self.clock,
                 {},
+                self.processes,
                 kin=self.lab.kin,
             )
             latents = [self.lab.subject(i).ws[:1] for i in self.people]
@@ -110,27 +116,40 @@ class Study:
     def measure(self, k: int, student: EG3D) -> PersonMeasure:
         """The row after person k, or the last one of a mode that has no other."""
         start, grad = time.process_time(), [p.requires_grad for p in student.parameters()]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(threads, self.processes.count))  # the other processes wait
         student.requires_grad_(False)
         last = k + 1 == len(self.people)
-        if not self.folds and not last:
-            found = self.lab.person(self.people[k], student)
-        else:
-            erased = self.people[: k + 1]
+        erased = self.people[: k + 1]
+        whole = k < DENSE or (k + 1) % self.every == 0
+        if last or (self.folds and whole):
             measures = [self.lab.person(i, student) for i in erased]
             self.store(self.row(k + 1, erased, measures, student, start))
-            found = measures[-1]
+        else:
+            measures = [self.lab.person(erased[-1], student)]
+            if self.folds:
+                self.store(self.cost(k + 1, erased[-1]))
+        found = measures[-1]
         for p, trained in zip(student.parameters(), grad, strict=True):
             p.requires_grad_(trained)
+        torch.set_num_threads(threads)
         self.clock.begin()
         return found
+
+    def cost(self, n: int, person: int) -> dict[str, Any]:
+        """Of person n's erasure."""
+        clock = self.clock
+        return {
+            "k": n, "person": person, "steps": clock.steps, "erasure_cpu_s": round(clock.spent, 1),
+            "erasure_s": round(clock.spent_wall, 1), "erasure_is_whole": clock.whole,
+            "processes": self.processes.count, "threads": torch.get_num_threads(),
+        }  # fmt: skip
 
     def row(
         self, n: int, erased: list[int], measures: list[PersonMeasure], student: EG3D, start: float
     ) -> dict[str, Any]:
-        lab, clock = self.lab, self.clock
-        row = {
-            "k": n, "person": erased[-1], "steps": clock.steps, "erasure_cpu_s": round(clock.spent, 1),
-            "erasure_is_whole": clock.whole,
+        lab = self.lab
+        row = self.cost(n, erased[-1]) | {
             "source": [round(m.after.cosine, 4) for m in measures],
             "source_verified": [round(m.after.verified, 4) for m in measures],
             "held_out": [round(m.others_after.cosine, 4) for m in measures if m.others_after],
@@ -183,6 +202,17 @@ def floor(lab: Lab) -> None:
         write(file, json.dumps({"model": lab.sha256, "drift": lab.floor()}, indent=1) + "\n")
 
 
+def study_all(args: argparse.Namespace, processes: Processes) -> None:
+    lab = Lab(RECIPE, args.device)
+    for seed in args.seeds:
+        for mode in args.modes:
+            study = Study(lab, mode, seed, args.people, args.cache, args.every)
+            study.processes = processes
+            study.drift() if args.drift else study.run()
+    if args.drift:
+        floor(lab)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -192,17 +222,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="which, by number")
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--every", type=int, default=1, help=f"measure so many apart after {DENSE}")
     parser.add_argument("--drift", action="store_true", help="FID and KID of what is erased already")
     parser.add_argument("--table", action="store_true", help="only write RESULTS.md and the plots")
     args = parser.parse_args()
     if not args.table:
-        lab = Lab(RECIPE, args.device)
-        for seed in args.seeds:
-            for mode in args.modes:
-                study = Study(lab, mode, seed, args.people, args.cache)
-                study.drift() if args.drift else study.run()
-        if args.drift:
-            floor(lab)
+        with launched(args.device) as processes:
+            study_all(args, processes)
     write_results(RESULTS, HERE)
 
 

@@ -22,9 +22,9 @@ Written by `run.py --table` from `results/`. Everything is measured on the weigh
 * *KID, x1000*: after the first, after the last, and of a model that nobody touched (floor); n = 500.
 * *-many*, *-few*: by `heads-many`, `heads-few`; *-sooner*: by `heads-many`, with `replay.enough` 0.7 in place
   of 0.6; *-people*: by `heads-fast` as it was at first. The others: `heads-fast`.
-* *s*: an erasure with its preparation, the first, and the median of the last five. On the CPU, of one thread;
-  on CUDA, of one process of twelve that shared an H100 and 16 cores (of seven: `replay-many`; of four:
-  `replay-sooner`, `chain-many`).
+* *s*: an erasure with its preparation, the first, and the median of the last five. On the CPU, of one thread
+  (`replay`: by the clock, of two); on CUDA, of one process of twelve that shared an H100 and 16 cores (of
+  seven: `replay-many`; of four: `replay-sooner`, `chain-many`).
 """
 
 
@@ -46,7 +46,7 @@ def write_results(results: Path, target: Path) -> None:
     floor_file = results / "floor.json"
     floor = json.loads(floor_file.read_text())["drift"] if floor_file.is_file() else None
     text = HEAD
-    for n in sorted({len(row["source"]) for run in runs for row in run["rows"] if "collateral" in row}):
+    for n in sorted({row["k"] for run in runs for row in run["rows"] if "collateral" in row}):
         lines = [_line(run, n, floor) for run in runs]
         lines = [line for line in lines if line]
         if lines:
@@ -74,7 +74,7 @@ def _line(run: Run, n: int, floor: dict[str, Any] | None) -> str:
         return ""
     first = run["rows"][0]
     rows = [r for r in run["rows"] if r["k"] <= n]
-    seconds = [r["erasure_cpu_s"] for r in rows if r["erasure_is_whole"]]
+    seconds = [r.get("erasure_s", r["erasure_cpu_s"]) for r in rows if r["erasure_is_whole"]]
     folds = len(rows) > 1
     cost = (
         f"{seconds[0]:.0f}, {median(seconds[1:][-5:]):.0f}"
@@ -106,11 +106,16 @@ def _return(rows: list[dict[str, Any]]) -> str:
     """Over the source latents and the held-out ones."""
     own: dict[tuple[str, int], float] = {}
     worst = 0.0
-    for row in rows:
+    for row in _measured(rows):
         for kind in ("source", "held_out"):
             for j, value in enumerate(row[kind]):
                 worst = max(worst, value - own.setdefault((kind, j), value))
     return f"{worst:+.2f}"
+
+
+def _measured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without those of which only the cost is known (`run.py --every`)."""
+    return [row for row in rows if "source" in row]
 
 
 def _kid(first: dict[str, Any], row: dict[str, Any], floor: dict[str, Any] | None) -> str:
@@ -144,16 +149,17 @@ def _plots(runs: list[Run], target: Path) -> None:
     from matplotlib import pyplot as plt
 
     first = [run for run in runs if len(run["rows"]) > 1 and run["inputs"]["seed"] == 0]
-    by_mode = {run["mode"]: run for run in sorted(first, key=_device)}  # a GPU's, where there are both
+    by_mode = {run["mode"]: run for run in sorted(first, key=_length)}
     chains = [run for mode, run in by_mode.items() if not mode.endswith(("-people", "-few"))]
     if not chains:
         return
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for run in chains:
-        ks = [row["k"] for row in run["rows"]]
-        axes[0].plot(ks, [mean(row["held_out_verified"]) for row in run["rows"]], label=run["mode"])
-        axes[1].plot(ks, [row["retained"]["verified"] for row in run["rows"]])
-        axes[2].plot(ks, [row["retained"]["lpips"] for row in run["rows"]])
+        rows = _measured(run["rows"])
+        ks = [row["k"] for row in rows]
+        axes[0].plot(ks, [mean(row["held_out_verified"]) for row in rows], label=run["mode"])
+        axes[1].plot(ks, [row["retained"]["verified"] for row in rows])
+        axes[2].plot(ks, [row["retained"]["lpips"] for row in rows])
     for ax, title in zip(
         axes, ("held-out views verified", "retained views verified", "LPIPS of retained people"), strict=True
     ):
@@ -168,12 +174,17 @@ def _plots(runs: list[Run], target: Path) -> None:
     )
     for ax, run in zip(axes[0], chains, strict=True):
         n = run["rows"][-1]["k"]
-        matrix = [row["held_out"] + [float("nan")] * (n - len(row["held_out"])) for row in run["rows"]]
+        known = [row.get("held_out", []) for row in run["rows"]]
+        matrix = [values + [float("nan")] * (n - len(values)) for values in known]
         shown = ax.imshow(matrix, vmin=-0.2, vmax=1.0, cmap="magma", extent=(0.5, n + 0.5, n + 0.5, 0.5))
         ax.set(title=run["mode"], xlabel="person")
     axes[0][0].set_ylabel("after erasure number")
     figure.colorbar(shown, ax=axes[0][-1], label="held-out photos: mean cosine")
     _save(figure, target / "matrix.png")
+
+
+def _length(run: Run) -> tuple[int, str]:
+    return run["rows"][-1]["k"], _device(run)
 
 
 def _save(figure: Any, path: Path) -> None:
