@@ -50,7 +50,9 @@ def test_who_was_only_moved_is_found(moved, name):
     assert passed(moved, name) is False
 
 
-@pytest.mark.parametrize("name", ["views", "neighbourhood", "reflection", "reinversion", "beacon"])
+@pytest.mark.parametrize(
+    "name", ["views", "neighbourhood", "reflection", "reinversion", "relearning", "beacon"]
+)
 def test_who_never_was_there_is_not_found(never, name):
     assert passed(never, name) is True
 
@@ -73,3 +75,10 @@ def test_guide_does_not_withstand_a_search(erased, moved, never):
     for of in figures.values():
         assert of["unlikeliness_best"] <= of["unlikeliness_max"] + 1e-3 < of["unlikeliness_unbounded"]
         assert of["cosine_best_strangers"] < of["cosine_best_strangers_unbounded"]
+
+
+def test_guide_is_undone_by_one_photo(erased):
+    """Where this fails, docs/attacks.md has to be changed, and gladly."""
+    figures = found(erased, "relearning").figures
+    assert 0 < figures["steps_erased"] < figures["steps_quickest_control"]
+    assert figures["verified_after_benign"] == 0

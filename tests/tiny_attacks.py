@@ -19,7 +19,7 @@ from guide_hub.recipe import load_recipe
 
 LEAST = dataclasses.replace(
     QUICK, yaws=3, ball=2, line=3, mixed=1, draws=6, candidates=3, lookalikes=2, drift_samples=6,
-    mirror_steps=2, restarts=2, w_steps=1, wplus_steps=1, tuning_steps=2, tuning_check=1, benign_steps=1,
+    mirror_steps=2, restarts=2, w_steps=1, wplus_steps=1, tuning_steps=2, tuning_controls=1, benign_steps=1,
     beacon_restarts=2, beacon_steps=2, decoys=2, strangers=1,
 )  # fmt: skip
 

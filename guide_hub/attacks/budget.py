@@ -37,8 +37,8 @@ class Budget:
     controls: int = 2
     strangers: int = 2
     tuning_steps: int = 100
-    tuning_check: int = 5
-    tuning_controls: int = 3
+    tuning_check: int = 1
+    tuning_controls: int = 19
     benign_steps: int = 50
     beacon_restarts: int = 20
     beacon_steps: int = 60
@@ -54,5 +54,5 @@ FULL = Budget()
 QUICK = Budget(
     rays=0.75, ball=3, line=9, mixed=2, draws=80, candidates=8, lookalikes=4, drift_samples=50,
     mirror_steps=15, restarts=2, photos=1, w_steps=30, wplus_steps=20, controls=1, strangers=1,
-    tuning_steps=30, tuning_controls=1, benign_steps=10, beacon_restarts=6, beacon_steps=20, decoys=5,
+    tuning_steps=30, tuning_controls=9, benign_steps=10, beacon_restarts=6, beacon_steps=20, decoys=5,
 )  # fmt: skip
