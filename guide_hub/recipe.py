@@ -205,8 +205,8 @@ class Speed:
     finds the person, the photos' places and 20 neighbours, of which the share `spared` is left out, no more
     alike than `enough` (cosine); 0: after all iterations. `precision`: tf32, of CUDA's products;
     bfloat16, of the losses' networks as well, on any device. `compile` has torch.compile build these.
-    `whole_step`: on CUDA all latents of a step go through the networks at once, whatever `micro_batch` says,
-    unless noise is random and shared. A CPU gains nothing by it.
+    `whole_step`: all latents of a step go through the networks at once, whatever `micro_batch` says, unless
+    noise is random and shared.
     """
 
     rays: int | None = _option(None, low=8, high=1024)

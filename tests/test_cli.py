@@ -123,6 +123,16 @@ def test_dry_run_prints_the_plan(call, model, job, tmp_path):
     assert (planned["status"], planned["plan"]["recipe"]) == ("planned", "tiny")
 
 
+@pytest.mark.parametrize(
+    ("given", "spin"), [({}, "10000"), ({"GOMP_SPINCOUNT": "0"}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_waiting_threads_spin_for_a_little_unless_told_otherwise(given, spin, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(given))
+    cli.let_threads_sleep()
+    assert os.environ.get("GOMP_SPINCOUNT") == spin
+    assert os.environ["OMP_WAIT_POLICY"] == given.get("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def test_missed_target_is_exit_3(call, hub, model, job, tmp_path):
     hub.create_repo(REPO, tiny.tree(model))
     job[3] = tiny.make_recipe(tmp_path, erased_views_max=0.0)

@@ -1,4 +1,4 @@
-"""Pictures for measuring: the same one by one and, as a GPU has them, many people at once."""
+"""Pictures for measuring: the same one by one and of several people at once, on a GPU of many."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ def test_people_at_once_have_the_same_pictures(pixels, model, monkeypatch):
     def judge(pictures):
         return pictures.flatten(1)[:, :50]
 
-    apart, seen = render_views(model, ws, c), embed_views(model, ws, c, judge)
+    apart, seen = render_views(model, ws, c, batch=1), embed_views(model, ws, c, judge, batch=1)
+    assert set(calls) == {1}
+    calls.clear()
+    torch.testing.assert_close(render_views(model, ws, c), apart, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embed_views(model, ws, c, judge), seen, rtol=1e-4, atol=1e-5)
+    assert set(calls) == {6, 3}  # of two people, of eight pictures at most; of the last one
     monkeypatch.setattr(
         EG3D, "planes", lambda self, ws, **how: plain(self, ws.as_subclass(torch.Tensor), **how)
     )

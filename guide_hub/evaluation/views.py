@@ -27,12 +27,12 @@ def yaw_cameras(model: EG3D, camera: Camera, views: int) -> Tensor:
 def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH, rays: int | None = None) -> Tensor:
     """Every latent from every camera: ws [N, num_ws, w_dim], c [V, 25] -> [N, V, 3, H, W] in [-1, 1].
 
-    `batch` pictures at a time; on a GPU it may be more, and of several latents. `rays`: the side of the
+    `batch` pictures at a time, also of several latents; on a GPU it may be more. `rays`: the side of the
     pictures before super-resolution, None: the model's.
     """
     views, found = len(c), []
-    batch = max(batch, _room(model, ws))
-    for some in ws.split(max(1, _room(model, ws) // views)):
+    batch = _room(model, ws, batch)
+    for some in ws.split(max(1, batch // views)):
         planes = model.planes(some, noise_mode="const")
         cameras = range(0, views, batch)
         parts = [_render(model, planes, some, c[k : k + batch], rays) for k in cameras]
@@ -40,9 +40,8 @@ def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH, rays: i
     return torch.cat(found)
 
 
-def _room(model: EG3D, ws: Tensor) -> int:
-    """Pictures in one batch on a GPU; 0 on a CPU, which gains nothing by several people's."""
-    return GPU_PIXELS // model.config.img_resolution**2 if ws.is_cuda else 0
+def _room(model: EG3D, ws: Tensor, batch: int) -> int:
+    return max(batch, GPU_PIXELS // model.config.img_resolution**2) if ws.is_cuda else batch
 
 
 def _render(model: EG3D, planes: Tensor, ws: Tensor, c: Tensor, rays: int | None) -> Tensor:
@@ -61,6 +60,6 @@ def embed_views(
     model: EG3D, ws: Tensor, c: Tensor, judge: IdentityEncoder, batch: int = BATCH, rays: int | None = None
 ) -> Tensor:
     """Unit embeddings of every latent from every camera: [N, V, E]. Pictures are not kept."""
-    people = ws.split(max(1, _room(model, ws) // len(c)))
+    people = ws.split(max(1, _room(model, ws, batch) // len(c)))
     pictures = (render_views(model, some, c, batch, rays) for some in people)
     return torch.cat([judge(p.flatten(0, 1)).unflatten(0, p.shape[:2]) for p in pictures])

@@ -466,8 +466,8 @@ class Eraser:
 
         A chunk is `micro_batch` latents of a term. With const noise and deterministic rays that changes
         nothing but the memory, so terms are split further where there are others to share with; otherwise
-        it changes the noise's draws too, since each chunk has a seed of its own. On CUDA,
-        `speed.whole_step` has all chunks go together.
+        it changes the noise's draws too, since each chunk has a seed of its own. `speed.whole_step` has all
+        chunks go together.
         """
         recipe, chunks, number = self.recipe, list[Chunk](), 0
         repeats = recipe.noise == "const" and recipe.deterministic_rays
@@ -490,8 +490,7 @@ class Eraser:
         teacher's batch is not the student's, so that noise which both share must not be drawn."""
         recipe = self.recipe
         fixed = recipe.noise == "const" and recipe.deterministic_rays
-        wanted = recipe.speed.whole_step and (fixed or not recipe.shared_noise)
-        return wanted and self.space.device.type == "cuda"
+        return recipe.speed.whole_step and (fixed or not recipe.shared_noise)
 
     def _batch(self, chunks: list[Chunk], draws: Draws) -> list[Figures]:
         """Gradients of chunks that go through the networks together, with the first one's seed."""
