@@ -206,7 +206,7 @@ class Speed:
     alike than `enough` (cosine); 0: after all iterations. `precision`: tf32, of CUDA's products;
     bfloat16, of the losses' networks as well, on any device. `compile` has torch.compile build these.
     `whole_step`: all latents of a step go through the networks at once, whatever `micro_batch` says, unless
-    noise is random and shared.
+    noise is random, on CUDA random and shared.
     """
 
     rays: int | None = _option(None, low=8, high=1024)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from guide_hub import pipeline, record
-from guide_hub.attacks import registry, reinversion
+from guide_hub.attacks import registry, reinversion, relearning
 from guide_hub.attacks.case import make_case, target_of
 from guide_hub.attacks.likely import Likely
 from guide_hub.attacks.neighbourhood import around, line
@@ -102,6 +102,28 @@ def test_no_weights_are_touched(other):
         found(name, case)
     assert all(torch.equal(v, before[k]) for k, v in case.erased.state_dict().items())
     assert not any(p.requires_grad for model in (case.source, case.erased) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("own", "passed", "steps"),
+    [([0, 0.6], False, 1), ([0, 0, 0.6], True, 2), ([0, 0, 0, 0], True, None), ([0.6], False, 0)],
+)
+def test_one_photo_is_held_against_the_quickest_of_all_others(own, passed, steps, other, monkeypatch):
+    """Controls that take 3 steps, 2 and more than there are; the next person's are the same."""
+    taught = iter([own, [0, 0, 0, 0.6], [0, 0, 0.6], [0, 0, 0, 0], own])
+    monkeypatch.setattr(relearning, "tune", lambda *_: next(taught))
+    monkeypatch.setattr(relearning, "benign_verified", lambda *_: 0.0)
+    budget = dataclasses.replace(small.LEAST, tuning_steps=3, tuning_controls=3)
+    case = small.case(other, 0.5)
+    for _ in range(2):
+        finding = relearning.run(case, budget=budget)
+        assert finding.passed is passed
+        assert finding.figures["steps_erased"] == steps
+        assert (finding.figures["steps_quickest_control"], finding.figures["steps_median_control"]) == (2, 3)
+        (curve,) = finding.curves
+        assert curve.lines["the quickest control"] == [0, 0, 0.6, None]
+        assert curve.lines["the median control"] == [0, 0, 0, 0.6]
+    assert next(taught, None) is None
 
 
 def test_the_balls_have_their_radii(other):

@@ -80,5 +80,6 @@ def test_guide_does_not_withstand_a_search(erased, moved, never):
 def test_guide_is_undone_by_one_photo(erased):
     """Where this fails, docs/attacks.md has to be changed, and gladly."""
     figures = found(erased, "relearning").figures
-    assert 0 < figures["steps_erased"] < figures["steps_quickest_control"]
+    assert figures["steps_erased"] is not None
+    assert 0 < figures["steps_erased"] < (figures["steps_quickest_control"] or QUICK.tuning_steps)
     assert figures["verified_after_benign"] == 0

@@ -311,7 +311,7 @@ def test_a_report_of_many_rows_is_stored_row_by_row(bench, tmp_path):
     assert "ours, all draws new, all latents at once | 0.31 | 1.00" in text
     assert "GPU A GPU" in text
     names = [case.row.name for case in bench["cases"].cases(["medium"], ["step"])]
-    assert "ours-whole" not in names  # a CPU gains nothing by it
+    assert "ours-whole" not in names  # on a CPU `heads-fast` has it
 
 
 def test_run_lists_what_is_missing(tmp_path):

@@ -124,11 +124,16 @@ def test_dry_run_prints_the_plan(call, model, job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "spin"), [({}, "10000"), ({"GOMP_SPINCOUNT": "0"}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
-)
+    ("given", "spin"),
+    [
+        ({}, "10000"), ({"OMP_WAIT_POLICY": "passive"}, "10000"), ({"GOMP_SPINCOUNT": "0"}, "0"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)  # fmt: skip
 def test_waiting_threads_spin_for_a_little_unless_told_otherwise(given, spin, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(given))
-    cli.let_threads_sleep()
+    monkeypatch.setattr(sys, "argv", ["guide-hub", "--version"])
+    cli.main()
     assert os.environ.get("GOMP_SPINCOUNT") == spin
     assert os.environ["OMP_WAIT_POLICY"] == given.get("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -695,11 +695,15 @@ def test_a_whole_step_at_once_is_the_same_step(pool, monkeypatch):
 def test_whole_steps_are_for_noise_that_is_not_shared():
     eraser = tiny_eraser(with_speed(whole_step=True))
     assert eraser.whole
+    eraser.space.device = torch.device("cuda")
+    assert eraser.whole
     eraser.recipe = dataclasses.replace(eraser.recipe, noise="random")
     assert eraser.recipe.shared_noise
     assert not eraser.whole
     eraser.recipe = dataclasses.replace(eraser.recipe, shared_noise=False)
     assert eraser.whole
+    eraser.space.device = torch.device("cpu")
+    assert not eraser.whole
     eraser.recipe = with_speed()
     assert not eraser.whole
 

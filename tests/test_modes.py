@@ -447,10 +447,10 @@ def test_where_somebody_is_seen_most_is_rehearsed_next():
 
 
 @pytest.mark.parametrize("enough", [1.0, -1.0])  # the person is gone and others are waited for, or is not
-@pytest.mark.parametrize("noise", ["const", "random"])
-def test_a_watched_run_that_dies_goes_on_to_the_same_bytes(enough, noise, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("noise", "whole_step"), [("const", False), ("const", True), ("random", False)])
+def test_a_watched_run_that_dies_goes_on_to_the_same_bytes(enough, noise, whole_step, tmp_path, monkeypatch):
     plan = watching(7)
-    speed = dataclasses.replace(plan.speed, enough=enough, pool=1, new_neighbours=True)
+    speed = dataclasses.replace(plan.speed, enough=enough, pool=1, new_neighbours=True, whole_step=whole_step)
     replay = dataclasses.replace(plan.replay, enough=-1.0)
     plan = dataclasses.replace(
         plan, speed=speed, replay=replay, noise=noise, deterministic_rays=noise == "const"

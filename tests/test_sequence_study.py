@@ -96,7 +96,7 @@ def test_a_row_of_which_only_the_cost_is_known(study, tmp_path):
     results.mkdir()
     unmeasured = {"k": 2, "person": 1, "steps": 120, "erasure_cpu_s": 50.0, "erasure_s": 30.0}
     rows = [
-        row(1, [0.2], **MARK),
+        row(1, [0.2], erasure_s=10.0, **MARK),
         unmeasured | {"erasure_is_whole": True},
         row(3, [0.3, 0.1, 0.1], erasure_s=14.0, **MARK),
     ]
@@ -112,7 +112,9 @@ def test_a_row_of_which_only_the_cost_is_known(study, tmp_path):
     assert (cells[5], cells[11]) == ("+0.10", "10, 22")
 
 
-@pytest.mark.parametrize(("k", "last", "measured"), [(9, 50, 10), (10, 50, 1), (14, 50, 15), (11, 12, 12)])
+@pytest.mark.parametrize(
+    ("k", "last", "measured"), [(9, 50, 10), (10, 50, 1), (13, 50, 14), (19, 50, 20), (11, 12, 12)]
+)
 def test_rows_after_the_first_may_have_gaps(study, tmp_path, monkeypatch, k, last, measured):
     from guide_hub.recipe import load_recipe
 
@@ -122,10 +124,15 @@ def test_rows_after_the_first_may_have_gaps(study, tmp_path, monkeypatch, k, las
         person=lambda index, _: asked.append(index),
     )  # fmt: skip
     monkeypatch.setattr(study, "RESULTS", tmp_path)
-    run = study.Study(lab, "replay", 0, last, tmp_path, every=5)
-    monkeypatch.setattr(run, "row", lambda n, *_: {"k": n, "source": [0.0] * n})
-    run.measure(k, torch.nn.Linear(1, 1))
-    assert len(asked) == measured
-    (row,) = run.rows
-    assert row["k"] == k + 1
-    assert ("source" in row) == (measured == k + 1)
+    run = study.Study(lab, "replay", 0, last, tmp_path, 7, SimpleNamespace(count=2))
+    monkeypatch.setattr(run, "row", lambda n, *_: {"source": [0.0] * n})
+    threads = torch.get_num_threads()
+    for every in (7, 1000):  # a measured row stays
+        run.every = every
+        asked.clear()
+        run.measure(k, torch.nn.Linear(1, 1))
+        (row,) = run.rows
+        assert (row["k"], row["threads"], row["processes"]) == (k + 1, threads, 2)
+        assert ("source" in row) == (measured == k + 1)
+        assert len(asked) == measured or every == 1000
+    assert torch.get_num_threads() == threads

@@ -9,6 +9,7 @@
 
 A cell is one erasure with its row of the matrix, minutes long, stored when it ends; a killed run goes on
 where it stood, and a longer one goes on where a shorter one ended. `--cache` is private: it holds weights.
+`torchrun --standalone --nproc_per_node 2 run.py ...` has processes share the steps; each row says how many.
 """
 
 from __future__ import annotations
@@ -56,9 +57,12 @@ def order(seed: int) -> list[int]:
 class Study:
     """One mode under one seed."""
 
-    def __init__(self, lab: Lab, mode: str, seed: int, people: int, cache: Path, every: int = 1):
+    def __init__(
+        self, lab: Lab, mode: str, seed: int, people: int, cache: Path, every: int = 1,
+        processes: Processes | None = None,
+    ):  # fmt: skip
         self.lab, self.mode, self.seed, self.every, self.clock = lab, mode, seed, every, Clock()
-        self.processes = Processes.alone()
+        self.processes = processes or Processes.alone()
         self.people = order(seed)[:people]
         self.recipe: Recipe = MODES[mode](lab.recipe)
         of_all = "" if self.folds else f"-{people}"  # such a mode has no weights on the way
@@ -116,19 +120,17 @@ class Study:
     def measure(self, k: int, student: EG3D) -> PersonMeasure:
         """The row after person k, or the last one of a mode that has no other."""
         start, grad = time.process_time(), [p.requires_grad for p in student.parameters()]
-        threads = torch.get_num_threads()
+        cost, threads = self.cost(k + 1, self.people[k]), torch.get_num_threads()
         torch.set_num_threads(max(threads, self.processes.count))  # the other processes wait
         student.requires_grad_(False)
-        last = k + 1 == len(self.people)
-        erased = self.people[: k + 1]
-        whole = k < DENSE or (k + 1) % self.every == 0
-        if last or (self.folds and whole):
+        n, erased = k + 1, self.people[: k + 1]
+        if n == len(self.people) or (self.folds and self.measured(n)):
             measures = [self.lab.person(i, student) for i in erased]
-            self.store(self.row(k + 1, erased, measures, student, start))
+            self.store(cost | self.row(n, erased, measures, student, start))
         else:
             measures = [self.lab.person(erased[-1], student)]
             if self.folds:
-                self.store(self.cost(k + 1, erased[-1]))
+                self.store(cost)
         found = measures[-1]
         for p, trained in zip(student.parameters(), grad, strict=True):
             p.requires_grad_(trained)
@@ -136,8 +138,12 @@ class Study:
         self.clock.begin()
         return found
 
+    def measured(self, n: int) -> bool:
+        """Whether the row after n people is, in a run that does not end there."""
+        return n <= DENSE or n in MARKS or n % self.every == 0
+
     def cost(self, n: int, person: int) -> dict[str, Any]:
-        """Of person n's erasure."""
+        """Of person n's erasure. CPU seconds, like the peak, are the first process's alone."""
         clock = self.clock
         return {
             "k": n, "person": person, "steps": clock.steps, "erasure_cpu_s": round(clock.spent, 1),
@@ -149,7 +155,7 @@ class Study:
         self, n: int, erased: list[int], measures: list[PersonMeasure], student: EG3D, start: float
     ) -> dict[str, Any]:
         lab = self.lab
-        row = self.cost(n, erased[-1]) | {
+        row: dict[str, Any] = {
             "source": [round(m.after.cosine, 4) for m in measures],
             "source_verified": [round(m.after.verified, 4) for m in measures],
             "held_out": [round(m.others_after.cosine, 4) for m in measures if m.others_after],
@@ -184,6 +190,9 @@ class Study:
         self.store(self.rows[-1])
 
     def store(self, row: dict[str, Any]) -> None:
+        """In place of the row of as many people, unless that one was measured and this one is not."""
+        if "source" not in row and any(r["k"] == row["k"] and "source" in r for r in self.rows):
+            return
         self.rows = sorted([*(r for r in self.rows if r["k"] != row["k"]), row], key=lambda r: r["k"])
         print(self.file.stem, json.dumps(row), file=sys.stderr, flush=True)
         lines = ",\n  ".join(json.dumps(r) for r in self.rows)
@@ -206,8 +215,7 @@ def study_all(args: argparse.Namespace, processes: Processes) -> None:
     lab = Lab(RECIPE, args.device)
     for seed in args.seeds:
         for mode in args.modes:
-            study = Study(lab, mode, seed, args.people, args.cache, args.every)
-            study.processes = processes
+            study = Study(lab, mode, seed, args.people, args.cache, args.every, processes)
             study.drift() if args.drift else study.run()
     if args.drift:
         floor(lab)
@@ -222,10 +230,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="which, by number")
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--every", type=int, default=1, help=f"measure so many apart after {DENSE}")
+    parser.add_argument("--every", type=int, default=1, help=f"after {DENSE} people measure every Nth row")
     parser.add_argument("--drift", action="store_true", help="FID and KID of what is erased already")
     parser.add_argument("--table", action="store_true", help="only write RESULTS.md and the plots")
     args = parser.parse_args()
+    if args.every < 1:
+        parser.error("--every is at least 1")
     if not args.table:
         with launched(args.device) as processes:
             study_all(args, processes)

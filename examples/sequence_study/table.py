@@ -16,15 +16,15 @@ Written by `run.py --table` from `results/`. Everything is measured on the weigh
 
 * *back, source* and *back, held-out*: the share of all views of all erased people, at the erased latent and
   at the other pictures', that the judge verifies at FAR 1e-3; in brackets how many people are over 5 %.
-* *return*: the largest rise of a person's mean cosine from the row after their own erasure to a later one.
+* *return*: the largest rise of a person's mean cosine from the first row measured after their own erasure.
 * *retained*: views of 100 random people still verified; *nearest*: of the five most like each erased one,
   whom the erasures protect; *alike*: of five such others whom nothing protects.
 * *KID, x1000*: after the first, after the last, and of a model that nobody touched (floor); n = 500.
 * *-many*, *-few*: by `heads-many`, `heads-few`; *-sooner*: by `heads-many`, with `replay.enough` 0.7 in place
   of 0.6; *-people*: by `heads-fast` as it was at first. The others: `heads-fast`.
-* *s*: an erasure with its preparation, the first, and the median of the last five. On the CPU, of one thread
-  (`replay`: by the clock, of two); on CUDA, of one process of twelve that shared an H100 and 16 cores (of
-  seven: `replay-many`; of four: `replay-sooner`, `chain-many`).
+* *s*: an erasure with its preparation, the first, and the median of the last five. On the CPU, CPU seconds of
+  one thread; where all rows have `erasure_s`, by the clock, with their `threads`. On CUDA, of one process of
+  twelve that shared an H100 and 16 cores (of seven: `replay-many`; of four: `replay-sooner`, `chain-many`).
 """
 
 
@@ -74,7 +74,8 @@ def _line(run: Run, n: int, floor: dict[str, Any] | None) -> str:
         return ""
     first = run["rows"][0]
     rows = [r for r in run["rows"] if r["k"] <= n]
-    seconds = [r.get("erasure_s", r["erasure_cpu_s"]) for r in rows if r["erasure_is_whole"]]
+    kind = "erasure_s" if all("erasure_s" in r for r in rows) else "erasure_cpu_s"
+    seconds = [r[kind] for r in rows if r["erasure_is_whole"]]
     folds = len(rows) > 1
     cost = (
         f"{seconds[0]:.0f}, {median(seconds[1:][-5:]):.0f}"
@@ -184,6 +185,7 @@ def _plots(runs: list[Run], target: Path) -> None:
 
 
 def _length(run: Run) -> tuple[int, str]:
+    """Of a mode's runs the longest is drawn, of equals a GPU's."""
     return run["rows"][-1]["k"], _device(run)
 
 

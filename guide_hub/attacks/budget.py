@@ -15,8 +15,8 @@ class Budget:
     group of layers. draws, retention: `draws` random people; of `candidates` the `lookalikes` most like the
     person. drift: of `drift_samples`. reflection: `mirror_steps` of its inversion. reinversion: `restarts` a
     photo of `photos`, `w_steps` in W and `wplus_steps` in W+, on so many `controls` and `strangers` too.
-    relearning: `tuning_steps` on one photo, looked at every `tuning_check`, `tuning_controls` others, and
-    `benign_steps` on random people. beacon: `beacon_restarts` of `beacon_steps`, and so many `decoys`.
+    relearning: `tuning_steps` on one photo, `tuning_controls` others, and `benign_steps` on random people.
+    beacon: `beacon_restarts` of `beacon_steps`, and so many `decoys`.
     """
 
     rays: float = 1.0
@@ -37,7 +37,6 @@ class Budget:
     controls: int = 2
     strangers: int = 2
     tuning_steps: int = 100
-    tuning_check: int = 1
     tuning_controls: int = 19
     benign_steps: int = 50
     beacon_restarts: int = 20

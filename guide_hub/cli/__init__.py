@@ -57,9 +57,8 @@ def cli() -> None:
 def let_threads_sleep() -> None:
     """Before torch: its threads wait a little for the next operation, then sleep and leave the cores to
     others. With no wait at all two threads erase no faster than one; without an end two runs on the same
-    cores take ten times as long."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    cores take ten times as long. The little is for GNU's OpenMP, as PyTorch has it on Linux."""
+    if os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE").upper() == "PASSIVE":
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # some tenths of a millisecond
 
 

@@ -41,6 +41,7 @@ def render_views(model: EG3D, ws: Tensor, c: Tensor, batch: int = BATCH, rays: i
 
 
 def _room(model: EG3D, ws: Tensor, batch: int) -> int:
+    """Pictures in one batch: on a GPU as many as fit, if that is more."""
     return max(batch, GPU_PIXELS // model.config.img_resolution**2) if ws.is_cuda else batch
 
 

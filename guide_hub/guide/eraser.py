@@ -487,10 +487,15 @@ class Eraser:
     @property
     def whole(self) -> bool:
         """Whether all latents of a step go through the networks at once. Of draws that a pool keeps, the
-        teacher's batch is not the student's, so that noise which both share must not be drawn."""
+        teacher's batch is not the student's, so that noise which both share must not be drawn; on a CPU none
+        may, for how many processes there are changes nothing there but rounding."""
         recipe = self.recipe
         fixed = recipe.noise == "const" and recipe.deterministic_rays
-        return recipe.speed.whole_step and (fixed or not recipe.shared_noise)
+        return recipe.speed.whole_step and (fixed or (self.on_cuda and not recipe.shared_noise))
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.space.device.type == "cuda"
 
     def _batch(self, chunks: list[Chunk], draws: Draws) -> list[Figures]:
         """Gradients of chunks that go through the networks together, with the first one's seed."""
@@ -521,8 +526,9 @@ class Eraser:
         """The teacher's side of a batch; of a pool's draws, which come round, it is made once."""
         places = [None if c.pairs.once or not self.recipe.speed.pool else c.place(draws) for c in chunks]
         aims = [self.aims.get(place) if place is not None else None for place in places]
-        new = [i for i, aim in enumerate(aims) if aim is None]
-        if new:
+        missing = [i for i, aim in enumerate(aims) if aim is None]
+        # On a CPU one by one: a resumed run lacks others, and the bytes hang on who is in a batch.
+        for new in [missing] if self.on_cuda and missing else [[i] for i in missing]:
             how = self._rendering(chunks[new[0]], draws)
             w = torch.cat([chunks[i].w_teacher for i in new])
             with torch.no_grad():
