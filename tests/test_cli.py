@@ -126,7 +126,7 @@ def test_dry_run_prints_the_plan(call, model, job, tmp_path):
 @pytest.mark.parametrize(
     ("given", "spin"),
     [
-        ({}, "10000"), ({"OMP_WAIT_POLICY": "passive"}, "10000"), ({"GOMP_SPINCOUNT": "0"}, "0"),
+        ({}, "2000"), ({"OMP_WAIT_POLICY": "passive"}, "2000"), ({"GOMP_SPINCOUNT": "0"}, "0"),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
     ],
 )  # fmt: skip
