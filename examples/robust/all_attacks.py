@@ -1,6 +1,6 @@
 """Every attack but `leaks`, `drift` and `reinversion`, by the quick budget, on models whose answer is known.
 
-    python all_attacks.py     # results/all-attacks.json, and a table; 8 minutes on one core
+    python all_attacks.py     # results/all-attacks.json, and a table; about 13 minutes on one core
 
 `reinversion` is in known_answers.py.
 """
