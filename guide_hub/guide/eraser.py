@@ -470,11 +470,10 @@ class Eraser:
         chunks go together.
         """
         recipe, chunks, number = self.recipe, list[Chunk](), 0
-        repeats = recipe.noise == "const" and recipe.deterministic_rays
         for term, pair in enumerate(pairs):
             n, nth = len(pair.w_student), sum(other.name == pair.name for other in pairs[:term])
             size = recipe.optim.micro_batch or n
-            if repeats:
+            if self.noiseless:
                 size = min(size, -(-n // of))
             for start in range(0, n, size):
                 if number % of == first:
@@ -489,9 +488,13 @@ class Eraser:
         """Whether all latents of a step go through the networks at once. Of draws that a pool keeps, the
         teacher's batch is not the student's, so that noise which both share must not be drawn; on a CPU none
         may, for how many processes there are changes nothing there but rounding."""
-        recipe = self.recipe
-        fixed = recipe.noise == "const" and recipe.deterministic_rays
-        return recipe.speed.whole_step and (fixed or (self.on_cuda and not recipe.shared_noise))
+        apart = self.on_cuda and not self.recipe.shared_noise
+        return self.recipe.speed.whole_step and (self.noiseless or apart)
+
+    @property
+    def noiseless(self) -> bool:
+        """Whether a latent's picture is the same in whatever batch, but for rounding."""
+        return self.recipe.noise == "const" and self.recipe.deterministic_rays
 
     @property
     def on_cuda(self) -> bool:
