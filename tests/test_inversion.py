@@ -82,6 +82,22 @@ def test_the_refinement_stays_in_the_starts_space(model, crops, encoder):
     assert torch.equal(steps, steps[:, :1].expand_as(steps)) == (encoder is None)
 
 
+def test_starts_in_w_and_in_wplus_go_apart(model, crops):
+    layers, pose = Layers().start(crops, LatentSpace(model))
+    starts = torch.stack([layers[0], model.w_avg.expand_as(layers[0]), layers[1]])
+    photos, schedule = torch.cat([crops, crops[:1]]), projector.Schedule(2, 0.2)
+
+    def refined(part):
+        angles = pose[:1].expand(len(starts), -1)
+        return projector.refine(model, photos[part], starts[part], angles[part], Pixels(), Pixels(), schedule)
+
+    together = refined([0, 1, 2])
+    for i in range(3):
+        for found, alone in zip(together, refined([i]), strict=True):
+            torch.testing.assert_close(found[i], alone[0], rtol=0, atol=1e-5)
+    assert torch.equal(together[0][1], together[0][1, :1].expand_as(together[0][1]))
+
+
 def test_stages_in_turn(model, crops):
     def found(**stages):
         return Inverter(model, options("optimize", **stages), Pixels(), Pixels())(crops)

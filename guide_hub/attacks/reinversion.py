@@ -139,13 +139,14 @@ def search(
 ) -> Found:
     """All restarts on a photo [1, 3, S, S] of the person `real` [E], who was at w_u."""
     starts, pose = _starts(case, photo, w_u, budget.restarts)
-    schedule, nets = _schedule(case, budget), case.networks
-    found, poses = list[Tensor](), list[Tensor]()
-    for start in map(likely.clamp, starts):  # one by one: a start in W+ would take the others there
-        ws, turned = refine(model, photo, start, pose, nets.perceptual, nets.identity_loss, schedule, likely)
-        found.append(_better(case, model, photo, start, ws))
-        poses.append(turned)
-    return _judged(case, model, torch.cat(found), torch.cat(poses), real, budget)
+    start, n = likely.clamp(torch.cat(starts)), len(starts)
+    photos, schedule, nets = photo.expand(n, -1, -1, -1), _schedule(case, budget), case.networks
+    ws, turned = refine(
+        model, photos, start, pose.expand(n, -1), nets.perceptual, nets.identity_loss, schedule, likely
+    )
+    tried = zip(start.split(1), ws.split(1), strict=True)
+    found = torch.cat([_better(case, model, photo, *both) for both in tried])
+    return _judged(case, model, found, turned, real, budget)
 
 
 def go_on(case: Case, model: EG3D, photo: Tensor, found: Found, real: Tensor, budget: Budget) -> Found:

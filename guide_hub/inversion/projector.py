@@ -86,14 +86,20 @@ def refine(
     differ is in W+ all along. Rays and the backbone's noise are deterministic, the model's parameters take no
     gradient. A few photos go at a time. With a `chart`, the start and every step stay within its bound.
     """
-    chunk = chunk_of(model.config.img_resolution)
-    parts = zip(photos.split(chunk), ws.split(chunk), pose.split(chunk), strict=True)
-    fitted = [
-        _fit(_task(model, part, perceptual, identity, schedule, chart), w, None, angles)
-        for part, w, angles in parts
-    ]
-    found, _, turned = zip(*fitted, strict=True)
-    return torch.cat(found), torch.cat(turned)
+    found, turned, chunk = torch.empty_like(ws), torch.empty_like(pose), chunk_of(model.config.img_resolution)
+    in_w = [_in_w(w) for w in ws]
+    for kind in (True, False):
+        those = [i for i, alike in enumerate(in_w) if alike == kind]
+        for first in range(0, len(those), chunk):
+            part = those[first : first + chunk]
+            task = _task(model, photos[part], perceptual, identity, schedule, chart)
+            found[part], _, turned[part] = _fit(task, ws[part], None, pose[part])
+    return found, turned
+
+
+def _in_w(ws: Tensor) -> bool:
+    """Whether all rows of ws [..., num_ws, w_dim] are alike."""
+    return torch.allclose(ws, ws[..., :1, :])
 
 
 def refine_person(
@@ -145,7 +151,7 @@ def _fit(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """The three stages. ws [P or 1, num_ws, w_dim], offset [P, num_ws, w_dim] or None, pose [P, 3]."""
     schedule, rows = task.schedule, task.model.num_ws
-    if torch.allclose(ws, ws[:, :1]):
+    if _in_w(ws):
         ws, offset = ws[:, :1], offset[:, :1] if offset is not None else None
     with _frozen(task.model):
         pose = _stage(task, ws, offset, pose, schedule.camera_steps, camera_only=True)[2]
