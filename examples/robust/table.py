@@ -15,7 +15,7 @@ Written by `run.py`. *found*: views of all that the searches found, taken for th
 the search does not see; *recovery*: the best likeness found, as a share of the same search's in the source,
 and then both beyond what it finds of strangers; *unbounded*: the best beyond the likely latents, which judges
 nothing; *held-out*: views of the person's other pictures still verified; *retained*: of 100 other people's;
-*s*: of the erasure, on a CPU of one thread, here of one process of twelve that shared an H100 and 16 cores.
+*s*: CPU seconds of the erasure, one thread.
 
 """
 COLUMNS = (
