@@ -144,9 +144,7 @@ def search(
     ws, turned = refine(
         model, photos, start, pose.expand(n, -1), nets.perceptual, nets.identity_loss, schedule, likely
     )
-    tried = zip(start.split(1), ws.split(1), strict=True)
-    found = torch.cat([_better(case, model, photo, *both) for both in tried])
-    return _judged(case, model, found, turned, real, budget)
+    return _judged(case, model, _better(case, model, photo, start, ws), turned, real, budget)
 
 
 def go_on(case: Case, model: EG3D, photo: Tensor, found: Found, real: Tensor, budget: Budget) -> Found:
@@ -171,11 +169,12 @@ def _judged(case: Case, model: EG3D, ws: Tensor, pose: Tensor, real: Tensor, bud
     return Found(ws, pose, look_round(model, ws, c, judge, budget.rays_of(model)) @ real)
 
 
-def _better(case: Case, model: EG3D, photo: Tensor, *tried: Tensor) -> Tensor:
-    """Of latents [1, num_ws, w_dim] what the attacker's own recogniser finds most like the photo."""
-    identity = case.networks.identity_loss
-    seen = look(model, torch.cat(tried), front(case), identity)
-    return tried[int((seen @ template(identity, photo)).argmax())]
+def _better(case: Case, model: EG3D, photo: Tensor, start: Tensor, ended: Tensor) -> Tensor:
+    """Of each search's start and end, [n, num_ws, w_dim], what the attacker's own recogniser finds more like
+    the photo."""
+    identity, both = case.networks.identity_loss, torch.stack([start, ended], 1)
+    seen = look(model, both.flatten(0, 1), front(case), identity) @ template(identity, photo)
+    return both[torch.arange(len(both)), seen.view(-1, 2).argmax(1)]
 
 
 def _starts(case: Case, photo: Tensor, w_u: Tensor, n: int) -> tuple[list[Tensor], Tensor]:

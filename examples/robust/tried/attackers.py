@@ -16,6 +16,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -103,6 +104,42 @@ class Attackers:
         return self.ws().detach()
 
 
+class Trial:
+    """An erasure of the person of docs/attacks.md against `n` attackers, and what is left of them."""
+
+    def __init__(self, n: int, **optim: float) -> None:
+        recipe, self.base = load_recipe("heads-fast"), heads_cases.nobody()
+        robust, speed = replace(recipe.robust, repel=REPEL), replace(recipe.speed, pool=0)
+        self.recipe = replace(recipe, robust=robust, speed=speed, optim=replace(recipe.optim, **optim))
+        nets = self.base.networks
+        self.eraser = Eraser(
+            heads_cases.heads(), self.base.source, self.recipe, nets.perceptual, nets.identity_loss
+        )
+        self.erasure = self.eraser.target(self.base.ws[:1])
+        protect = self.recipe.sequence.protect
+        self.eraser.protected = nearest(self.eraser, [self.erasure], [self.erasure.w_u], protect)
+        self.attackers = Attackers(self.eraser, self.erasure, n)
+
+    def pairs(self, found: Tensor, weight: float) -> Pairs:
+        """L_adj and the repulsion at latents where the person was found."""
+        weights = replace(self.eraser.local, repulsion=REPEL).times(weight)
+        away = Away(self.eraser.shown(self.erasure), self.recipe.robust.repel_above)
+        w_t = self.erasure.w_t + found - self.erasure.w_u
+        return Pairs("adjacency", found, w_t, weights, away, once=True)
+
+    def log(self, **figures: int) -> None:
+        seen = [round(x, 2) for x in self.attackers.cosine.tolist()]
+        print(json.dumps({**figures, "attackers": seen}), file=sys.stderr, flush=True)
+
+    def end(self) -> dict[str, Any]:
+        """The erasure's end; how others fare, and what the search of `run.py` finds."""
+        self.eraser.settle()
+        student = self.eraser.student.requires_grad_(False)
+        retained = Lab("heads-fast").retained(student)
+        case = replace(self.base, erased=student, recipe=self.recipe, memo={})
+        return {"retained": retained, "reinversion": reinversion.run(case, budget=QUICK).figures}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -111,33 +148,18 @@ def main() -> None:
     parser.add_argument("--attackers", type=int, default=4)
     parser.add_argument("--moves", type=int, default=2, help="of each attacker, for every step")
     args = parser.parse_args()
-    recipe, base, student = load_recipe("heads-fast"), heads_cases.nobody(), heads_cases.heads()
-    robust, speed = replace(recipe.robust, repel=REPEL), replace(recipe.speed, pool=0)
-    recipe = replace(recipe, robust=robust, speed=speed)
-    nets = base.networks
-    eraser = Eraser(student, base.source, recipe, nets.perceptual, nets.identity_loss)
-    erasure = eraser.target(base.ws[:1])
-    eraser.protected = nearest(eraser, [erasure], [erasure.w_u], recipe.sequence.protect)
-    attackers = Attackers(eraser, erasure, args.attackers)
-    weights = replace(eraser.local, repulsion=REPEL).times(recipe.adjacency.weight)
-    away = Away(eraser.shown(erasure), recipe.robust.repel_above)
+    trial = Trial(args.attackers)
+    eraser, attackers = trial.eraser, trial.attackers
     for step in range(args.steps):
-        draws = eraser.draw_at(erasure, 0, 0, step)
-        pairs, found = eraser.pairs(erasure, draws), attackers.move(args.moves)
+        draws = eraser.draw_at(trial.erasure, 0, 0, step)
+        pairs, found = eraser.pairs(trial.erasure, draws), attackers.move(args.moves)
         found = found[attackers.cosine > SEEN]
         if len(found):
-            w_t = erasure.w_t + found - erasure.w_u
-            pairs.append(Pairs("adjacency", found, w_t, weights, away, once=True))
+            pairs.append(trial.pairs(found, trial.recipe.adjacency.weight))
         eraser.descend(pairs, draws)
         if step % 10 == 9:
-            seen = [round(x, 2) for x in attackers.cosine.tolist()]
-            print(json.dumps({"step": step + 1, "attackers": seen}), file=sys.stderr, flush=True)
-    eraser.settle()
-    student.requires_grad_(False)
-    retained = Lab("heads-fast").retained(student)
-    case = replace(base, erased=student, recipe=recipe, memo={})
-    found_after = reinversion.run(case, budget=QUICK)
-    print(json.dumps({"retained": retained, "reinversion": found_after.figures}))
+            trial.log(step=step + 1)
+    print(json.dumps(trial.end()))
 
 
 if __name__ == "__main__":

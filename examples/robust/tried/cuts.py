@@ -36,29 +36,27 @@ from options import QUICK
 
 
 class Cuts:
-    """`axes` [num_ws, r, w_dim]: orthonormal, of each row of ws whitened by `stretch` [w_dim, w_dim]."""
+    """`axes` [num_ws, r, w_dim]: orthonormal, of each row of ws in the coordinates of `Likely`."""
 
-    def __init__(self, likely: Likely) -> None:
-        self.mean, self.stretch = likely.mean, likely.axes * likely.deviation
-        self.axes: Tensor | None = None
+    def __init__(self, likely: Likely, rows: int) -> None:
+        self.likely = likely
+        self.axes = torch.empty(rows, 0, len(likely.mean), dtype=likely.mean.dtype)
 
     def add(self, ws: Tensor) -> None:
         """Where a latent [num_ws, w_dim] lies, as far as that is left."""
-        v = torch.linalg.solve(self.stretch, (ws.double() - self.mean).T).T[:, None]
-        if self.axes is not None:
-            v = v - v @ self.axes.mT @ self.axes
-        v = v / v.norm(dim=-1, keepdim=True)
-        self.axes = v if self.axes is None else torch.cat([self.axes, v], 1)
+        v = self.likely.inward(ws.to(self.axes))[:, None]
+        v = v - v @ self.axes.mT @ self.axes
+        self.axes = torch.cat([self.axes, v / v.norm(dim=-1, keepdim=True)], 1)
 
     @torch.no_grad()
     def fold(self, model: EG3D) -> EG3D:
         """The model, its affines blind along the axes: there they have what the mean of W gives them."""
-        assert self.axes is not None
-        for row, affines in enumerate(affines_of(model)):
-            seen = self.stretch @ (self.axes[row].T @ self.axes[row]) @ torch.linalg.inv(self.stretch)
+        stretch = self.likely.axes * self.likely.deviation
+        for axes, affines in zip(self.axes, affines_of(model), strict=True):
+            seen = stretch @ (axes.T @ axes) @ torch.linalg.inv(stretch)
             for affine in affines:
                 lost = affine.weight.double() @ seen
-                affine.bias.add_((lost @ self.mean * affine.gain).to(affine.bias))
+                affine.bias.add_((lost @ self.likely.mean * affine.gain).to(affine.bias))
                 affine.weight.sub_(lost.to(affine.weight))
         return model
 
@@ -90,12 +88,11 @@ def main() -> None:
     args = parser.parse_args()
     base, lab = heads_cases.nobody(), Lab("heads-fast")
     likely = Likely(LatentSpace(base.source), reinversion.LIKELY_MAX)
-    cuts = Cuts(likely)
+    cuts = Cuts(likely, base.source.num_ws)
     cuts.add(base.ws[0])
     for number in range(args.rounds + 1):
         model = cuts.fold(heads_cases.heads())
         found = searched(base, model, likely, number)
-        assert cuts.axes is not None
         row = {
             "directions": cuts.axes.shape[1],
             "retained": lab.retained(model),
