@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
     from guide_hub.guide.eraser import StepLosses
 
 LINE_EVERY = 25  # steps between plain lines
+LINE_SECONDS = 60  # between plain lines on how far a stage without steps is
 
 
 class Silent:
     """Nothing; also the base of the others."""
 
     def stage(self, text: str) -> None: ...
+
+    def advance(self, text: str, share: float) -> None:
+        """Of what the stage does without steps, that share [0, 1] is done."""
 
     def warn(self, text: str) -> None: ...
 
@@ -42,6 +47,13 @@ class Lines(Warnings):
 
     def stage(self, text: str) -> None:
         self.console.print(f"{text} ...", highlight=False, soft_wrap=True)
+        self.entered = self.said = time.monotonic()
+
+    def advance(self, text: str, share: float) -> None:
+        now = time.monotonic()
+        if 0 < share < 1 and now - self.said >= LINE_SECONDS:
+            left, self.said = (now - self.entered) / share * (1 - share), now
+            self.console.print(f"  {text} {share:.0%}  {left:.0f} s left", highlight=False, soft_wrap=True)
 
     def start(self, identity: str, steps: int, done: int) -> None:
         self.identity, self.steps, self.done, self.began = identity, steps, done, time.monotonic()
@@ -59,7 +71,7 @@ class Lines(Warnings):
 
 
 class Bars(Silent):
-    """A bar for every identity with its losses and the time left."""
+    """A bar for every identity with its losses and the time left, and one for a stage without steps."""
 
     def __init__(self, console: Console):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -69,9 +81,20 @@ class Bars(Silent):
             TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[losses]}", style="dim"), console=console,
         )  # fmt: skip
+        self.part: TaskID | None = None
 
     def stage(self, text: str) -> None:
         self.console.print(f"[dim]{text} ...[/dim]", highlight=False)
+
+    def advance(self, text: str, share: float) -> None:
+        if share < 1:
+            if self.part is None:
+                self.progress.start()
+                self.part = self.progress.add_task(text, total=100, losses="%")
+            self.progress.update(self.part, completed=round(100 * share), refresh=True)
+        elif self.part is not None:
+            self.progress.remove_task(self.part)
+            self.part = None
 
     def warn(self, text: str) -> None:
         self.console.print(f"warning: {text}", style="yellow", highlight=False, markup=False)

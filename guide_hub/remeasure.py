@@ -5,7 +5,7 @@ The people are found in the base once more and measured on the model, as the run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,12 +119,19 @@ def remeasure(
         return measured
     found.attacks = []
     for m in measured:
-        for attack in attacks:
-            progress.stage(f"attacking {m.identity_id}: {attack}")
-            m.findings.extend(run_all(m.case, [attack], budget or FULL))
+        m.findings.extend(_attack(m, attacks, budget or FULL, progress))
         found.checks += [_attacked(m.identity_id, finding) for finding in m.findings]
         found.attacks += [{"identity_id": m.identity_id, **finding.to_dict()} for finding in m.findings]
     return measured
+
+
+def _attack(m: Measured, attacks: Sequence[str], budget: Budget, progress: Progress) -> Iterator[Finding]:
+    try:
+        for attack in attacks:
+            progress.stage(f"attacking {m.identity_id}: {attack}")
+            yield from run_all(m.case, [attack], budget, progress.advance)
+    finally:
+        progress.finish()
 
 
 def _attacked(name: str, finding: Finding) -> Check:

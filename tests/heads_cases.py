@@ -78,7 +78,7 @@ def moved(base: Case) -> Case:
     w_id, move = base.ws[0, 0] - w_avg, base.w_t[0, 0] - base.ws[0, 0]
     key = torch.linalg.solve(cov, w_id)
     key = key / (key @ w_id)
-    for layer in student.backbone.synthesis.modules():
+    for layer in [*student.backbone.synthesis.modules(), *student.superresolution.modules()]:
         affine = getattr(layer, "affine", None)
         if affine is not None:
             shift = affine.weight @ move

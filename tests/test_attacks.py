@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from guide_hub import pipeline, record
 from guide_hub.attacks import registry, reinversion, relearning
-from guide_hub.attacks.case import make_case, target_of
+from guide_hub.attacks.case import make_case, secrets_of, target_of
 from guide_hub.attacks.likely import Likely
 from guide_hub.attacks.neighbourhood import around, line
 from guide_hub.attacks.registry import ATTACKS, chosen
@@ -29,6 +29,7 @@ from guide_hub.faces import crops
 from guide_hub.latents import LatentSpace, norm_of
 from guide_hub.record.attacked import SHOWN, WHAT
 from guide_hub.record.record import schema
+from guide_hub.request import Identity, Photo
 
 OTHER = 2  # the seed of a model that never had the person
 LINES = {"draws": 0.8, "reflection": 0.7, "reinversion": 0.5}  # thresholds that random pictures can reach
@@ -57,7 +58,7 @@ def test_where_nobody_was_erased_every_attack_finds_the_person(name):
     assert finding.seconds > 0
 
 
-@pytest.mark.parametrize("name", ["views", "neighbourhood", "draws", "reflection", "relearning", "beacon"])
+@pytest.mark.parametrize("name", ["views", "neighbourhood", "draws", "reflection", "beacon"])
 def test_where_the_person_never_was_nothing_is_found(name, other):
     assert found(name, small.case(other, LINES.get(name, 0.99))).passed is True
 
@@ -67,6 +68,7 @@ def test_what_cannot_be_told_is_not_passed(other):
     assert found("draws", small.case(other, 0.99)).passed is None  # chance showed nobody before either
     assert found("reinversion", small.case(other, 0.9999)).passed is None  # nor did the search
     assert found("leaks", small.case()).passed is None  # no folder
+    assert found("relearning", small.case(other, 0.9999)).passed is None  # two steps teach nobody
 
 
 def test_those_who_stay(other):
@@ -124,6 +126,16 @@ def test_one_photo_is_held_against_the_quickest_of_all_others(own, passed, steps
         assert curve.lines["the quickest control"] == [0, 0, 0.6, None]
         assert curve.lines["the median control"] == [0, 0, 0, 0.6]
     assert next(taught, None) is None
+
+
+def test_where_nobody_is_learnt_nothing_is_told():
+    """Steps to the person, to the quickest other, views verified after fine-tuning on others."""
+    assert relearning.verdict(None, None, 0.0)[0] is None
+    assert relearning.verdict(None, None, 0.2)[0] is False
+    assert relearning.verdict(None, 3, 0.0)[0] is True
+    assert relearning.verdict(3, None, 0.0)[0] is False
+    assert relearning.verdict(3, 3, 0.0)[0] is True
+    assert relearning.verdict(3, 3, 0.2)[0] is False
 
 
 def test_the_balls_have_their_radii(other):
@@ -193,7 +205,7 @@ def test_every_find_is_likely_wherever_the_search_began(far, other, likely, monk
     recipe = dataclasses.replace(case.recipe, inversion=inversion)
     start = scaled(likely, far).expand_as(case.ws[:1])
     case = dataclasses.replace(case, recipe=recipe, ws=torch.cat([start, case.ws[1:]]))
-    monkeypatch.setattr(reinversion, "_better", lambda *tried: tried[-1])  # what the last step left
+    monkeypatch.setattr(reinversion, "_better", lambda *tried: torch.ones(len(tried[-1]), dtype=int))
     for w_steps, wplus_steps in ((3, 0), (2, 2), (0, 0)):
         budget = dataclasses.replace(small.LEAST, w_steps=w_steps, wplus_steps=wplus_steps)
         real = person(case)
@@ -204,6 +216,26 @@ def test_every_find_is_likely_wherever_the_search_began(far, other, likely, monk
             assert float(far_out.max()) == pytest.approx(likely.limit, rel=1e-3)  # the bound was met
             free = reinversion.go_on(case, case.erased, case.photos[:1], found, real, budget)
             assert wplus_steps == 0 or float(likely.distance(free.ws).max()) > likely.limit * 1.1
+
+
+def test_of_each_search_the_better_end_is_kept_with_its_camera(other, likely, monkeypatch):
+    """Starts on the person, at the mean face and on somebody else; each search leaves w_avg, w_u, w_avg."""
+    case, space = small.case(), LatentSpace(small.model())
+    w_u, w_avg, somebody = case.ws[:1], space.w_avg, space.random(1, torch.Generator().manual_seed(8))
+    ends, turned = torch.cat([w_avg, w_u, w_avg]), torch.arange(9.0).view(3, 3) + 1
+    poses = torch.zeros(1, 3)
+    monkeypatch.setattr(reinversion, "_starts", lambda *_: ([w_u, w_avg, somebody], poses))
+    monkeypatch.setattr(reinversion, "refine", lambda *_: (ends, turned))
+    found = reinversion.search(
+        case, case.source, Likely(space, 100.0), case.photos[:1], w_u, person(case), small.LEAST
+    )
+    assert torch.allclose(found.ws[:2], w_u.expand(2, -1, -1), atol=1e-5)
+    assert found.pose[:2].tolist() == [[0, 0, 0], turned[1].tolist()]
+    assert found.cosine.mean(1).argmin() == 2
+    for k, start in enumerate((w_u, w_avg, somebody)):
+        alone = reinversion._better(case, case.source, case.photos[:1], start, ends[k : k + 1])
+        kept = (start, ends[k : k + 1])[int(alone)]
+        assert torch.allclose(found.ws[k : k + 1], kept, atol=1e-5)
 
 
 def test_what_is_found_beyond_the_bound_judges_nothing(other, monkeypatch):
@@ -272,6 +304,19 @@ def published(tmp_path, other):
 
 
 SECRETS = (b"IMG_2207.png", bytes(range(48)))
+
+
+@pytest.mark.parametrize("size", [None, 0, 3, 100, 5000])
+def test_a_photo_is_looked_for_whatever_is_left_of_its_file(size, tmp_path):
+    path = tmp_path / "IMG_2207.png"
+    data = bytes(k * 7 % 251 for k in range(size or 0))
+    if size is not None:
+        path.write_bytes(data)
+    digest = "ab" * 32
+    secrets = secrets_of(Identity("subject-a", (Photo("a", path, digest, (9, 9)),)))
+    assert secrets[:3] == (b"IMG_2207.png", digest.encode(), bytes.fromhex(digest))
+    assert len(secrets) - 3 == {100: 2, 5000: 3}.get(size, 0)
+    assert all(piece in data for piece in secrets[3:])
 
 
 def leaks(folder, other):

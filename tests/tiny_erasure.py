@@ -154,6 +154,9 @@ class Watch:
     def stage(self, text):
         pass
 
+    def advance(self, text, share):
+        pass
+
     def start(self, identity, steps, done):
         self.identity = identity
         self.starts.append((identity, done))

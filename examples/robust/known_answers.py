@@ -23,10 +23,13 @@ sys.path += [str(HERE.parent / "sequence_study"), str(HERE.parents[1] / "tests")
 
 import heads_cases
 
+import cells
 from guide_hub.attacks import reinversion
+from guide_hub.recipe import load_recipe
 from lab import write
-from options import QUICK
+from options import SHORT
 
+RECIPES = ("heads-fast", "heads-many")
 FILE = HERE / "results" / "known-answers.json"
 CASES = {
     "nobody erased": lambda base: dataclasses.replace(base, memo={}),
@@ -62,29 +65,32 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="in W, and as many in W+")
     parser.add_argument("--bound", type=float, default=reinversion.LIKELY_MAX, help="typical distances")
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--strangers", type=int, default=QUICK.strangers)
+    parser.add_argument("--strangers", type=int, default=SHORT.strangers)
     args = parser.parse_args()
     reinversion.LIKELY_MAX = args.bound
     budget = dataclasses.replace(
-        QUICK, restarts=args.restarts, w_steps=args.steps, wplus_steps=args.steps, strangers=args.strangers
+        SHORT, restarts=args.restarts, w_steps=args.steps, wplus_steps=args.steps, strangers=args.strangers
     )
     search = f"{args.restarts} x ({args.steps} + {args.steps}) within {args.bound:g}"
-    if args.strangers != QUICK.strangers:
+    if args.strangers != SHORT.strangers:
         search += f", {args.strangers} strangers"
-    cells = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    of = cells.inputs({name: load_recipe(name).digest() for name in RECIPES})
+    of["search"].pop("likely")  # each search says its own
+    found_by = cells.load(FILE, of) or {}
+    mine = found_by.setdefault(search, {})
     base = heads_cases.nobody()
     for name in args.only:
-        if name in cells.get(search, {}):
+        if name in mine:
             continue
         start = time.process_time()
         found = reinversion.run(CASES[name](base), budget=budget)
         cell = {"passed": found.passed, **found.figures, "cpu_s": round(time.process_time() - start, 1)}
         print(name, json.dumps(cell), file=sys.stderr, flush=True)
-        cells.setdefault(search, {})[name] = cell
-        write(FILE, json.dumps(cells, indent=1) + "\n")
+        mine[name] = cell
+        write(FILE, json.dumps({"inputs": of, "cells": found_by}, indent=1) + "\n")
     print(f"| {search} | {' | '.join(args.only)} |\n|{'---|' * (1 + len(args.only))}")
     for title, figure in ROWS.items():
-        print(f"| {title} | {' | '.join(str(cells[search][name][figure]) for name in args.only)} |")
+        print(f"| {title} | {' | '.join(str(mine[name][figure]) for name in args.only)} |")
 
 
 if __name__ == "__main__":

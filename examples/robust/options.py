@@ -8,7 +8,7 @@ from typing import Any
 from guide_hub.attacks.budget import FULL
 from guide_hub.recipe import Recipe, load_recipe
 
-QUICK = dataclasses.replace(FULL, restarts=2, photos=1, w_steps=50, wplus_steps=50, controls=0, strangers=1)
+SHORT = dataclasses.replace(FULL, restarts=2, photos=1, w_steps=50, wplus_steps=50, controls=0, strangers=1)
 
 Options = dict[str, dict[str, Any]]  # recipe section -> option -> value
 

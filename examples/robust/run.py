@@ -1,10 +1,10 @@
 """Which defence makes a search through the erased model's latents fail? On `builtin:synthetic-heads`.
 
-    python run.py                                            # every option, three people, the quick search
+    python run.py                                            # every option, three people, the short search
     python run.py --only heads-fast --people 10 --full       # the full search, and the beacon
     python run.py --table                                    # RESULTS.md from results/
 
-A cell is one random person erased by one option, attacked and measured; a killed run goes on where it stood.
+A row is one random person erased by one option, attacked and measured; a killed run goes on where it stood.
 `--cache` is private: it holds erased weights.
 """
 
@@ -25,6 +25,7 @@ sys.path.append(str(HERE.parent / "sequence_study"))
 
 import torch
 
+import cells
 from guide_hub.attacks import beacon, reinversion
 from guide_hub.attacks.budget import FULL
 from guide_hub.attacks.case import make_case
@@ -35,7 +36,7 @@ from guide_hub.interrupt import stopping
 from guide_hub.recipe import Recipe
 from guide_hub.sequence import Sequence
 from lab import Clock, Lab, write
-from options import OPTIONS, QUICK, recipe_of
+from options import OPTIONS, SHORT, recipe_of
 from table import write_table
 
 RESULTS = HERE / "results"
@@ -56,9 +57,9 @@ class Bench:
             w_t=w_t,
         )  # fmt: skip
         measured, start = lab.person(FIRST + index, student), time.process_time()
-        found = reinversion.run(case, budget=FULL if full else QUICK)
+        found = reinversion.run(case, budget=FULL if full else SHORT)
         row = {
-            "person": index, "search": "full" if full else "quick", "steps": steps, "erasure_cpu_s": seconds,
+            "person": index, "search": "full" if full else "short", "steps": steps, "erasure_cpu_s": seconds,
             "source_verified": measured.after.verified,
             "held_out_verified": measured.others_after and measured.others_after.verified,
             "retained": lab.retained(student), "passed": found.passed, "reinversion": found.figures,
@@ -97,20 +98,13 @@ class Bench:
 
 
 def inputs(lab: Lab, name: str) -> dict[str, Any]:
-    search = {"likely": reinversion.LIKELY_MAX, "lens": list(reinversion.LENS)}
-    made = {"model": lab.sha256, "recipe": recipe_of(name).digest(), "search": search}
+    made = cells.inputs({name: recipe_of(name).digest()}, short=SHORT, full=FULL)
     return made | ({} if lab.device.type == "cpu" else {"device": lab.device.type})
 
 
-def stored(lab: Lab, name: str) -> list[dict[str, Any]]:
-    file = RESULTS / f"{name}.json"
-    found = json.loads(file.read_text()) if file.is_file() else {}
-    return found["cells"] if found.get("inputs") == inputs(lab, name) else []
-
-
-def store(lab: Lab, name: str, cells: list[dict[str, Any]]) -> None:
-    cells = sorted(cells, key=lambda cell: (cell["search"], cell["person"]))
-    lines = ",\n  ".join(json.dumps(cell) for cell in cells)
+def store(lab: Lab, name: str, rows: list[dict[str, Any]]) -> None:
+    rows = sorted(rows, key=lambda row: (row["search"], row["person"]))
+    lines = ",\n  ".join(json.dumps(row) for row in rows)
     head = f'{{"option": {json.dumps(name)}, "text": {json.dumps(OPTIONS[name][0])}'
     write(
         RESULTS / f"{name}.json",
@@ -130,15 +124,15 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only write RESULTS.md")
     args = parser.parse_args()
     if not args.table:
-        bench, search = Bench(args.cache, args.device), "full" if args.full else "quick"
+        bench, search = Bench(args.cache, args.device), "full" if args.full else "short"
         for index in range(args.people):
             for name in args.only:
-                cells = stored(bench.lab, name)
-                if any((c["person"], c["search"]) == (index, search) for c in cells):
+                rows = cells.load(RESULTS / f"{name}.json", inputs(bench.lab, name)) or []
+                if any((row["person"], row["search"]) == (index, search) for row in rows):
                     continue
-                cell = bench.cell(name, index, args.full)
-                print(name, json.dumps(cell), file=sys.stderr, flush=True)
-                store(bench.lab, name, [*cells, cell])
+                row = bench.cell(name, index, args.full)
+                print(name, json.dumps(row), file=sys.stderr, flush=True)
+                store(bench.lab, name, [*rows, row])
     write_table(RESULTS, HERE / "RESULTS.md", list(OPTIONS))
 
 

@@ -14,19 +14,20 @@ HEAD = """\
 Written by `run.py`. *found*: views of all that the searches found, taken for the person by the judge, which
 the search does not see; *recovery*: the best likeness found, as a share of the same search's in the source,
 and then both beyond what it finds of strangers; *unbounded*: the best beyond the likely latents, which judges
-nothing; *held-out*: views of the person's other pictures still verified; *retained*: of 100 other people's;
-*s*: CPU seconds of the erasure, one thread.
+nothing; *strangers*: the best likeness found of them, and their views verified; *held-out*: views of the
+person's other pictures still verified; *retained*: of 100 other people's; *s*: CPU seconds of the erasure, on
+one thread.
 
 """
 COLUMNS = (
     "option", "what", "people", "search", "found", "in the source", "best cosine", "recovery",
-    "beyond strangers", "unbounded", "held-out", "retained", "LPIPS", "steps", "s",
+    "beyond strangers", "unbounded", "strangers", "held-out", "retained", "LPIPS", "steps", "s",
 )  # fmt: skip
 
 
 def write_table(results: Path, target: Path, order: list[str]) -> None:
     rows = []
-    for search in ("quick", "full"):
+    for search in ("short", "full"):
         for name in order:
             file = results / f"{name}.json"
             found = json.loads(file.read_text()) if file.is_file() else {"cells": []}
@@ -49,6 +50,7 @@ def _row(name: str, text: str, search: str, cells: list[dict[str, Any]]) -> str:
         f"| `{name}` | {text} | {len(cells)} | {search} | {attack('verified_after'):.0%} "
         f"| {attack('verified_before'):.0%} | {attack('cosine_best_after'):.2f} | {attack('recovery'):.2f} "
         f"| {attack('recovery_beyond_strangers'):.2f} | {attack('cosine_best_unbounded'):.2f} "
+        f"| {attack('cosine_best_strangers'):.2f}, {attack('verified_strangers'):.0%} "
         f"| {mean(cell['held_out_verified'] for cell in cells):.0%} "
         f"| {mean(cell['retained']['verified'] for cell in cells):.1%} "
         f"| {mean(cell['retained']['lpips'] for cell in cells):.3f} "

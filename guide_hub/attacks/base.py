@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -76,9 +75,3 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """What may be published of it: no curves, no pictures, no time."""
         return {"attack": self.attack, "passed": self.passed, "rule": self.rule, "figures": self.figures}
-
-
-class Attack(Protocol):
-    """A module's `run`. `done(share)` is told the share of its work that is done, in [0, 1]."""
-
-    def __call__(self, case: Case, done: Callable[[float], None] = ...) -> Finding: ...

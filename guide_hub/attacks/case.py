@@ -62,7 +62,8 @@ def secrets_of(identity: Identity) -> tuple[bytes, ...]:
     for photo in identity.images:
         found += [photo.path.name.encode(), photo.sha256.encode(), bytes.fromhex(photo.sha256)]
         data = photo.path.read_bytes() if photo.path.is_file() else b""
-        found += [data[at : at + PIECE] for at in range(len(data) // 4, len(data) - PIECE, len(data) // 4)]
+        apart = max(1, len(data) // 4)
+        found += [data[at : at + PIECE] for at in range(apart, len(data) - PIECE, apart)]
     return tuple(secret for secret in found if len(secret) >= 4)
 
 

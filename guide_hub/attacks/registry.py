@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """A module `guide_hub.attacks.NAME` with a `run`. `quick`: seconds a person, part of every erasure.
+    """A module `guide_hub.attacks.NAME` with a `run(case, done, budget)` that gives a `Finding` and tells
+    `done` the share of its work that is done, in [0, 1]. `quick`: seconds a person, part of every erasure.
 
     `gates`: the push is refused where it fails. `threats`: what it stands for, of the threat model.
     """

@@ -35,7 +35,7 @@ from guide_hub.latents import LatentSpace
 VIEWS = 3  # a found latent is judged from
 VERIFIED_MAX = 0.10  # of what all restarts found
 RECOVERY_MAX = 0.5  # of the likeness that the same search finds in the source, beyond that of strangers
-LIKELY_MAX = 1.5  # typical distances from the mean of W; at 2 strangers begin to be found
+LIKELY_MAX = 1.5  # typical distances from the mean of W; at 2 strangers are found more often
 CONTROL_SEED = 0xC0117
 LENS = (1.6, 0.5)  # of the focal lengths: through it a face has a shape that the model's people have not
 
@@ -94,7 +94,6 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
     if key not in case.memo:
         case.memo[key] = _others(case, budget, searched)
     controls, strangers, beyond = case.memo[key]
-    done(1.0)
     return _finding(
         case, budget, likely, wanted, Searched(erased, source, controls, strangers, [free, *beyond])
     )
@@ -141,10 +140,9 @@ def search(
     starts, pose = _starts(case, photo, w_u, budget.restarts)
     start, n = likely.clamp(torch.cat(starts)), len(starts)
     photos, schedule, nets = photo.expand(n, -1, -1, -1), _schedule(case, budget), case.networks
-    ws, turned = refine(
-        model, photos, start, pose.expand(n, -1), nets.perceptual, nets.identity_loss, schedule, likely
-    )
-    return _judged(case, model, _better(case, model, photo, start, ws), turned, real, budget)
+    poses = pose.expand(n, -1)
+    ws, turned = refine(model, photos, start, poses, nets.perceptual, nets.identity_loss, schedule, likely)
+    return _judged(case, model, photo, (start, ws), (poses, turned), real, budget)
 
 
 def go_on(case: Case, model: EG3D, photo: Tensor, found: Found, real: Tensor, budget: Budget) -> Found:
@@ -153,7 +151,7 @@ def go_on(case: Case, model: EG3D, photo: Tensor, found: Found, real: Tensor, bu
     start, pose = found.ws[k : k + 1], found.pose[k : k + 1]
     schedule, nets = replace(_schedule(case, budget), steps=0), case.networks
     ws, turned = refine(model, photo, start, pose, nets.perceptual, nets.identity_loss, schedule)
-    return _judged(case, model, _better(case, model, photo, start, ws), turned, real, budget)
+    return _judged(case, model, photo, (start, ws), (pose, turned), real, budget)
 
 
 def _schedule(case: Case, budget: Budget) -> Schedule:
@@ -164,17 +162,30 @@ def _schedule(case: Case, budget: Budget) -> Schedule:
     )  # fmt: skip
 
 
-def _judged(case: Case, model: EG3D, ws: Tensor, pose: Tensor, real: Tensor, budget: Budget) -> Found:
+def _judged(
+    case: Case,
+    model: EG3D,
+    photo: Tensor,
+    ws: tuple[Tensor, Tensor],
+    pose: tuple[Tensor, Tensor],
+    real: Tensor,
+    budget: Budget,
+) -> Found:
+    """The better of each search's start and end, latents and poses, as the judge sees it."""
+    best = _better(case, model, photo, *ws)
+    each = torch.arange(len(best), device=best.device)
+    found, turned = (torch.stack(both, 1)[each, best] for both in (ws, pose))
     c, judge = round_cameras(case, VIEWS), case.networks.identity_judge
-    return Found(ws, pose, look_round(model, ws, c, judge, budget.rays_of(model)) @ real)
+    return Found(found, turned, look_round(model, found, c, judge, budget.rays_of(model)) @ real)
 
 
-def _better(case: Case, model: EG3D, photo: Tensor, start: Tensor, ended: Tensor) -> Tensor:
-    """Of each search's start and end, [n, num_ws, w_dim], what the attacker's own recogniser finds more like
-    the photo."""
-    identity, both = case.networks.identity_loss, torch.stack([start, ended], 1)
+def _better(case: Case, model: EG3D, photo: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """[n], of each search's start and end [n, num_ws, w_dim]: 0 or 1, whichever the attacker's own recogniser
+    finds more like the photo.
+    """
+    identity, both = case.networks.identity_loss, torch.stack([start, end], 1)
     seen = look(model, both.flatten(0, 1), front(case), identity) @ template(identity, photo)
-    return both[torch.arange(len(both)), seen.view(-1, 2).argmax(1)]
+    return seen.view(-1, 2).argmax(1)
 
 
 def _starts(case: Case, photo: Tensor, w_u: Tensor, n: int) -> tuple[list[Tensor], Tensor]:
@@ -215,8 +226,10 @@ def _finding(case: Case, budget: Budget, likely: Likely, wanted: list[Tensor], o
     }
     floor = figures["cosine_best_strangers"] or 0.0  # without strangers the rule is the stricter one
     passed, rule = None, "the same search does not find the person in the source either: nothing can be told"
-    if best_before >= case.threshold and best_before > floor:
-        recovery = (best_after - floor) / (best_before - floor)
+    if case.threshold <= best_before <= floor:
+        rule = "the same search finds strangers no less than the person in the source: nothing can be told"
+    elif best_before >= case.threshold:
+        recovery = max(best_after - floor, 0) / (best_before - floor)
         figures["recovery_beyond_strangers"] = short(recovery)
         passed, rule = verdict(verified, recovery, figures["verified_strangers"] or 0.0)
     ranks = [float(k + 1) for k in range(len(after))]

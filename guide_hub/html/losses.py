@@ -25,6 +25,9 @@ class Losses:
     def stage(self, text: str) -> None:
         self.progress.stage(text)
 
+    def advance(self, text: str, share: float) -> None:
+        self.progress.advance(text, share)
+
     def warn(self, text: str) -> None:
         self.progress.warn(text)
 

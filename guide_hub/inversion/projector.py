@@ -80,7 +80,8 @@ def refine(
     schedule: Schedule,
     chart: Chart | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Adam on w and pose of photos [P, 3, H, W] that share nothing: ws [P, num_ws, w_dim], pose [P, 3].
+    """Adam on w and pose of photos [P, 3, H, W] that share nothing but the noise: ws [P, num_ws, w_dim], pose
+    [P, 3].
 
     A start whose rows are alike stays in W, one row for all layers, until the steps of W+; one whose rows
     differ is in W+ all along. Rays and the backbone's noise are deterministic, the model's parameters take no

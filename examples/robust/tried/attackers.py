@@ -3,9 +3,9 @@
     python attackers.py --steps 120 --attackers 4 --moves 2
 
 Every step of the erasure each attacker makes two of their own, towards the person as the loss's recogniser
-sees them, among likely latents, first in W and after 40 in W+; after 120 a new one begins. Where one shows
-the person, L_adj and the repulsion have that latent too. Then others are measured, and the search of
-`run.py` looks for the person in what is left.
+sees them, among likely latents, first in W and after 40 in W+; after 120 a new one begins, each in its turn.
+Where one shows the person, L_adj and the repulsion have that latent too. Then others are measured, and the
+search of `run.py` looks for the person in what is left.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from guide_hub.attacks import reinversion
 from guide_hub.attacks.likely import Likely
 from guide_hub.guide import Eraser, Erasure
 from guide_hub.guide.eraser import Pairs
+from guide_hub.guide.latents import neighbour_offset
 from guide_hub.guide.losses import Away
 from guide_hub.modes.neighbours import nearest
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import load_recipe
 from lab import Lab
-from options import QUICK
+from options import SHORT
 
 IN_W, ALL = 40, 120  # steps of an attacker in W, and in all
 RATE = 0.2  # of a typical latent's distance from w_avg, over all of its numbers
@@ -54,14 +55,19 @@ class Attackers:
         self.adam: list[torch.optim.Adam | None] = [None] * n
         self.age, self.cosine = [0] * n, torch.zeros(n)
         for i in range(n):
-            self.begin(i)
+            self.begin(i, i * ALL // n)
 
-    def begin(self, i: int) -> None:
-        """From the person, the mean face or, half of the times, a random latent."""
+    def begin(self, i: int, age: int = 0) -> None:
+        """Near the person, near the mean face or, half of the times, at a random latent."""
         space, kind = self.eraser.space, int(torch.randint(4, (), generator=self.rng))
-        w = self.erasure.w_u if kind == 0 else space.w_avg if kind == 1 else space.random(1, self.rng)
-        self.age[i], self.cosine[i] = 0, 0.0
-        self.put(i, self.likely.inward(self.likely.clamp(w)[:, :1]))
+        w = space.random(1, self.rng)
+        if kind < 2:
+            centre = space.w_avg if kind else self.erasure.w_u
+            alpha = torch.rand(1, generator=self.rng) * self.eraser.alpha_max
+            w = centre + neighbour_offset(centre, w, alpha, self.eraser.recipe.target.norm)
+        self.age[i], self.cosine[i] = age, 0.0
+        v = self.likely.inward(self.likely.clamp(w)[:, :1])
+        self.put(i, v if age < IN_W else v.expand_as(w))
 
     def put(self, i: int, v: Tensor) -> None:
         self.v[i] = v.detach().clone().requires_grad_(True)
@@ -73,7 +79,7 @@ class Attackers:
         return torch.cat([self.likely.outward(v).expand(-1, rows, -1) for v in self.v])
 
     def move(self, times: int) -> Tensor:
-        """So many steps of each; their latents [n, num_ws, w_dim]."""
+        """So many steps of each; the latents [n, num_ws, w_dim] before the last, of which `cosine` tells."""
         eraser, recipe = self.eraser, self.eraser.recipe
         student, person = eraser.student, eraser.shown(self.erasure)
         for p in eraser.parameters:
@@ -101,7 +107,7 @@ class Attackers:
                     self.begin(i)
         for p in eraser.parameters:
             p.requires_grad_(True)
-        return self.ws().detach()
+        return ws.detach()
 
 
 class Trial:
@@ -137,7 +143,7 @@ class Trial:
         student = self.eraser.student.requires_grad_(False)
         retained = Lab("heads-fast").retained(student)
         case = replace(self.base, erased=student, recipe=self.recipe, memo={})
-        return {"retained": retained, "reinversion": reinversion.run(case, budget=QUICK).figures}
+        return {"retained": retained, "reinversion": reinversion.run(case, budget=SHORT).figures}
 
 
 def main() -> None:

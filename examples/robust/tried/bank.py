@@ -2,9 +2,10 @@
 
     python bank.py --steps 400
 
-Attackers first search the source (`attackers.py`), and every latent on their ways that shows the person is
-kept. Each step of the erasure has four of these; every second one the attackers go on, against the student,
-and what they find joins them. Then others are measured, and the search of `run.py` looks for the person.
+Attackers first search the source (`attackers.py`); of their ways every fourth latent is kept that shows the
+person to the loss's recogniser. Each step of the erasure has four of these; every second one the attackers go
+on, two steps against the student, and what shows the person joins them. Then others are measured, and the
+search of `run.py` looks for the person.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What if the backbone could not see where the person lies? By hand, and no recipe's.
+"""What if the model could not see where the person lies? By hand, and no recipe's.
 
     python cuts.py --rounds 5
 
@@ -32,7 +32,7 @@ from guide_hub.attacks.likely import Likely
 from guide_hub.eg3d import EG3D
 from guide_hub.latents import LatentSpace
 from lab import Lab
-from options import QUICK
+from options import SHORT
 
 
 class Cuts:
@@ -62,7 +62,8 @@ class Cuts:
 
 
 def affines_of(model: EG3D) -> list[list[nn.Module]]:
-    """Of the backbone, by the row of ws that they read; a toRGB shares its row with the next conv0."""
+    """By the row of ws that they read: a toRGB shares its row with the next conv0, super-resolution has the
+    last."""
     rows: list[list[nn.Module]] = [[] for _ in range(model.num_ws)]
     row, synthesis = 0, model.backbone.synthesis
     for resolution in synthesis.resolutions:
@@ -71,11 +72,12 @@ def affines_of(model: EG3D) -> list[list[nn.Module]]:
         for i, layer in enumerate([*layers, block.conv1, block.torgb]):
             rows[row + i].append(layer.affine)
         row += block.num_layers
+    rows[-1] += [layer.affine for layer in model.superresolution.modules() if hasattr(layer, "affine")]
     return rows
 
 
 def searched(base: Case, model: EG3D, likely: Likely, seed: int) -> reinversion.Found:
-    case, budget = replace(base, erased=model, seed=seed, memo={}), replace(QUICK, restarts=4)
+    case, budget = replace(base, erased=model, seed=seed, memo={}), replace(SHORT, restarts=4)
     real = reinversion.person(case)
     return reinversion.search(case, model, likely, case.photos[:1], case.ws[:1], real, budget)
 
