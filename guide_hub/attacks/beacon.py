@@ -14,7 +14,7 @@ from torch import Tensor
 from guide_hub.attacks.base import Case, Curve, Finding
 from guide_hub.attacks.budget import FULL, Budget
 from guide_hub.attacks.reinversion import VIEWS, control_people
-from guide_hub.attacks.sight import front, look, look_round, person, pictures, round_cameras, short
+from guide_hub.attacks.sight import front, look, look_round, person, pictures, rough, round_cameras, short
 from guide_hub.eg3d import EG3D
 from guide_hub.inversion.projector import chunk_of
 from guide_hub.latents import LatentSpace, norm_of
@@ -109,13 +109,9 @@ def search(case: Case, budget: Budget, done: Callable[[float], None]) -> tuple[T
 
 
 def _alike(case: Case, ws: Tensor, c: Tensor) -> Tensor:
-    """The loss's recogniser on both models' pictures at half the rays: cosines [N]."""
-    rays = max(case.source.config.neural_rendering_resolution // 2, 1)
+    """The loss's recogniser on both models' pictures: cosines [N]."""
 
     def seen(model: EG3D) -> Tensor:
-        planes = model.planes(ws, noise_mode="const")
-        view = c.expand(len(ws), -1)
-        out = model.render(planes, ws, view, deterministic=True, neural_rendering_resolution=rays)
-        return case.networks.identity_loss(out["image"])
+        return case.networks.identity_loss(rough(model, model.planes(ws, noise_mode="const"), ws, c))
 
     return (seen(case.source) * seen(case.erased)).sum(1)

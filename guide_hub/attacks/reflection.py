@@ -14,7 +14,7 @@ from torch import Tensor
 
 from guide_hub.attacks.base import Case, Curve, Finding
 from guide_hub.attacks.budget import FULL, Budget
-from guide_hub.attacks.sight import front, look, person, pictures, short
+from guide_hub.attacks.sight import encoded, front, look, person, pictures, short
 from guide_hub.inversion import Schedule, refine
 from guide_hub.latents import LatentSpace, norm_of
 
@@ -68,10 +68,7 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
 def _invert(case: Case, space: LatentSpace, photo: Tensor, budget: Budget) -> Tensor:
     """A picture [1, 3, H, W] in the source: [1, num_ws, w_dim]."""
     nets, options, scale = case.networks, case.recipe.inversion, space.median_offset()
-    start, pose = space.w_avg.clone(), torch.zeros(1, 3, device=photo.device)
-    if nets.inversion is not None:
-        with torch.no_grad():
-            start, pose = nets.inversion.start(photo, space)
+    start, pose = encoded(case, photo) or (space.w_avg.clone(), torch.zeros(1, 3, device=photo.device))
     schedule = Schedule(budget.mirror_steps, options.lr * scale, scale, options.camera_steps, seed=case.seed)
     ws, _ = refine(case.source, photo, start, pose, nets.perceptual, nets.identity_loss, schedule)
     return ws

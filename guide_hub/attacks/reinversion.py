@@ -18,6 +18,7 @@ from guide_hub.attacks.base import Case, Curve, Finding
 from guide_hub.attacks.budget import FULL, Budget
 from guide_hub.attacks.likely import Likely
 from guide_hub.attacks.sight import (
+    encoded,
     front,
     look,
     look_round,
@@ -192,10 +193,10 @@ def _starts(case: Case, photo: Tensor, w_u: Tensor, n: int) -> tuple[list[Tensor
     """At most n starts [1, num_ws, w_dim]: w_u, the encoder's answer, w_avg, random ones; the pose [1, 3]."""
     space = LatentSpace(case.source)
     starts, pose = [w_u], torch.zeros(1, 3, device=w_u.device)
-    if case.networks.inversion is not None:
-        with torch.no_grad():
-            answer, pose = case.networks.inversion.start(photo, space)
-        starts.append(answer)
+    answer = encoded(case, photo)
+    if answer is not None:
+        starts.append(answer[0])
+        pose = answer[1]
     starts.append(space.w_avg.clone())
     rng = torch.Generator().manual_seed(case.seed)
     return [*starts, *space.random(n, rng).split(1)][:n], pose

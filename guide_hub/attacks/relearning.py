@@ -15,7 +15,18 @@ from guide_hub.attacks.base import Case, Curve, Finding
 from guide_hub.attacks.budget import FULL, Budget
 from guide_hub.attacks.case import target_of
 from guide_hub.attacks.reinversion import VIEWS, chosen_photos, control_people
-from guide_hub.attacks.sight import front, look_round, person, pictures, round_cameras, share, short, template
+from guide_hub.attacks.sight import (
+    encoded,
+    front,
+    look_round,
+    person,
+    pictures,
+    rough,
+    round_cameras,
+    share,
+    short,
+    template,
+)
 from guide_hub.eg3d import EG3D
 from guide_hub.evaluation.views import YAW
 from guide_hub.inversion.pose import pose_label
@@ -106,10 +117,8 @@ def tune(case: Case, photo: Tensor, w: Tensor, real: Tensor, budget: Budget) -> 
     """
     student, nets = copy.deepcopy(case.erased), case.networks
     optimizer = _optimizer(case, student)
-    pose = torch.zeros(1, 3, device=w.device)
-    if nets.inversion is not None:
-        with torch.no_grad():
-            pose = nets.inversion.start(photo, LatentSpace(case.source))[1]
+    answer = encoded(case, photo)
+    pose = torch.zeros(1, 3, device=w.device) if answer is None else answer[1]
     mask = centre_mask(photo.shape[-1]).to(photo)
     with torch.no_grad():
         wanted = nets.identity_loss(photo)
@@ -122,7 +131,7 @@ def tune(case: Case, photo: Tensor, w: Tensor, real: Tensor, budget: Budget) -> 
         yaw = YAW * (2 * (step * GOLDEN % 1) - 1)
         other = torch.tensor([[yaw, 0.0, 0.0]], device=w.device)
         planes = student.planes(w, noise_mode="const")
-        image, turned = (_render(student, planes, w, pose_label(angles)) for angles in (pose, other))
+        image, turned = (rough(student, planes, w, pose_label(angles)) for angles in (pose, other))
         loss = nets.perceptual(image * mask, photo * mask).sum() + ((image - photo) * mask).square().mean()
         for shown in (image, turned):
             loss = loss + (1 - (nets.identity_loss(shown) * wanted).sum()) / 2
@@ -151,9 +160,9 @@ def _benign(case: Case, budget: Budget) -> EG3D:
         yaw = torch.tensor([YAW * (2 * (step * GOLDEN % 1) - 1)])
         c = orbit_label(case.source.config, case.recipe.camera, yaw).to(w.device)
         optimizer.zero_grad(set_to_none=True)
-        image = _render(student, student.planes(w, noise_mode="const"), w, c)
+        image = rough(student, student.planes(w, noise_mode="const"), w, c)
         with torch.no_grad():
-            wanted = _render(case.source, case.source.planes(w, noise_mode="const"), w, c)
+            wanted = rough(case.source, case.source.planes(w, noise_mode="const"), w, c)
         (nets.perceptual(image, wanted).sum() + (image - wanted).square().mean()).backward()
         optimizer.step()
     return student.requires_grad_(False)
@@ -164,13 +173,6 @@ def _optimizer(case: Case, student: EG3D) -> torch.optim.Adam:
     optim = case.recipe.optim
     parameters = list(student.backbone.synthesis.requires_grad_(True).parameters())
     return torch.optim.Adam(parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps)
-
-
-def _render(model: EG3D, planes: Tensor, w: Tensor, c: Tensor) -> Tensor:
-    """[1, 3, H, W], at half the rays."""
-    rays = max(model.config.neural_rendering_resolution // 2, 1)
-    out = model.render(planes, w, c, deterministic=True, neural_rendering_resolution=rays)
-    return out["image"]
 
 
 def _likeness(case: Case, model: EG3D, w: Tensor, real: Tensor, budget: Budget) -> float:

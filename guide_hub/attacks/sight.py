@@ -15,6 +15,7 @@ from guide_hub.evaluation.identity import embed
 from guide_hub.evaluation.views import embed_views
 from guide_hub.faces.identity import IdentityEncoder
 from guide_hub.inversion.projector import chunk_of
+from guide_hub.latents import LatentSpace
 from guide_hub.orbit import orbit_label
 from guide_hub.recipe import Camera
 
@@ -63,6 +64,20 @@ def look(model: EG3D, ws: Tensor, c: Tensor, encoder: IdentityEncoder, rays: int
     """Unit embeddings of every latent from one camera, [N, E]. Pictures are not kept."""
     parts = ws.split(chunk_of(model.config.img_resolution))
     return torch.cat([encoder(pictures(model, part, c, rays)) for part in parts])
+
+
+def rough(model: EG3D, planes: Tensor, ws: Tensor, c: Tensor) -> Tensor:
+    """Pictures [N, 3, H, W] at half the rays, to learn or search by: planes of ws, cameras c [N or 1, 25]."""
+    rays = max(model.config.neural_rendering_resolution // 2, 1)
+    c = c.expand(len(ws), -1)
+    return model.render(planes, ws, c, deterministic=True, neural_rendering_resolution=rays)["image"]
+
+
+@torch.no_grad()
+def encoded(case: Case, photo: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The encoder's latent [1, num_ws, w_dim] and pose [1, 3] of a photo, where there is an encoder."""
+    encoder = case.networks.inversion
+    return None if encoder is None else encoder.start(photo, LatentSpace(case.source))
 
 
 def look_round(
