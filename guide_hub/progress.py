@@ -80,6 +80,7 @@ class Bars(Silent):
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[losses]}", style="dim"), console=console,
+            speed_estimate_period=3600,  # seconds: a search may take minutes
         )  # fmt: skip
         self.part: TaskID | None = None
 

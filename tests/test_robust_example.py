@@ -11,12 +11,12 @@ import tiny_attacks as small
 import torch
 
 from guide_hub.attacks import reinversion
-from guide_hub.attacks.budget import FULL
+from guide_hub.attacks.budget import FULL, QUICK
 from guide_hub.attacks.likely import Likely
 from guide_hub.attacks.sight import front, pictures
 from guide_hub.guide import Eraser
 from guide_hub.latents import LatentSpace
-from guide_hub.recipe import Recipe, Robust
+from guide_hub.recipe import Recipe, Robust, load_recipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "robust"
 TRIED = ("attackers", "bank", "cuts")
@@ -63,24 +63,40 @@ def test_the_table_has_a_row_an_option_and_search(example, tmp_path):
 
     cells = [cell(0, "short", 1.0), cell(1, "short", 0.5), cell(0, "full", 0.25)]
     (tmp_path / "mine.json").write_text(json.dumps({"text": "mined", "cells": cells}))
-    table.write_table(tmp_path, tmp_path / "RESULTS.md", ["heads", "mine"])
+    (tmp_path / "repel.json").write_text(json.dumps({"text": "away", "cells": [cell(1, "short", 0.5)]}))
+    table.write_table(tmp_path, tmp_path / "RESULTS.md", ["heads", "mine", "repel"])
     rows = [line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| `")]
-    assert [row.split(" | ")[2:5] for row in rows] == [["2", "short", "75%"], ["1", "full", "25%"]]
+    assert [row.split(" | ")[2:5] for row in rows] == [
+        ["1", "short", "50%"], ["1", "short", "50%"], ["2", "short", "75%"], ["1", "full", "25%"],
+    ]  # fmt: skip
     assert all("| 0.70, 25% |" in row for row in rows)
+
+
+def test_the_published_table_is_that_of_the_stored_cells(example, tmp_path):
+    example("table").write_table(
+        FOLDER / "results", tmp_path / "RESULTS.md", list(example("options").OPTIONS)
+    )
+    assert (tmp_path / "RESULTS.md").read_text() == (FOLDER / "RESULTS.md").read_text()
 
 
 def test_figures_of_other_inputs_are_neither_taken_nor_written_over(example, tmp_path):
     options, cells = example("options"), example("cells")
-    of, file = cells.inputs({"mine": "ab"}, short=options.SHORT), tmp_path / "mine.json"
+    of, file = cells.inputs({"mine": "ab"}, short=cells.searched(options.SHORT)), tmp_path / "mine.json"
     assert cells.load(file, of) is None
     file.write_text(json.dumps({"inputs": of, "cells": [1]}))
     assert cells.load(file, of) == [1]
     longer = dataclasses.replace(options.SHORT, w_steps=51)
     with pytest.raises(SystemExit, match=r"mine\.json"):
-        cells.load(file, cells.inputs({"mine": "ab"}, short=longer))
+        cells.load(file, cells.inputs({"mine": "ab"}, short=cells.searched(longer)))
+    budgets = {"short": cells.searched(options.SHORT), "full": cells.searched(FULL)}
     for name in options.OPTIONS:
-        mine = cells.inputs({name: options.recipe_of(name).digest()}, short=options.SHORT, full=FULL)
+        mine = cells.inputs({name: options.recipe_of(name).digest()}, **budgets)
         assert len(cells.load(FOLDER / "results" / f"{name}.json", mine)) >= 3
+    every = cells.inputs(
+        {name: load_recipe(name).digest() for name in example("known_answers").RECIPES},
+        quick=dataclasses.asdict(QUICK),
+    )
+    assert len(cells.load(FOLDER / "results" / "all-attacks.json", every)) == 6
 
 
 def test_a_model_that_is_cut_sees_nothing_along_the_axes(example):

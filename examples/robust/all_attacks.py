@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
     parser.add_argument("--attacks", nargs="*", choices=NAMES, default=NAMES)
     args = parser.parse_args()
-    of = cells.inputs({name: load_recipe(name).digest() for name in RECIPES}, quick=QUICK)
+    of = cells.inputs({name: load_recipe(name).digest() for name in RECIPES}, quick=asdict(QUICK))
     found_by = cells.load(FILE, of) or {}
     base = heads_cases.nobody()
     for name in args.only:

@@ -11,16 +11,24 @@ from guide_hub.attacks.reinversion import LENS, LIKELY_MAX
 from guide_hub.digest import file_sha256
 from guide_hub.faces.registry import BUNDLE
 
-SEARCHED = ("rays", "restarts", "photos", "w_steps", "wplus_steps", "controls", "strangers")
+SEARCHED = (
+    "rays", "restarts", "photos", "w_steps", "wplus_steps", "controls", "strangers", "beacon_restarts",
+    "beacon_steps", "decoys",
+)  # fmt: skip
 
 
-def inputs(recipes: dict[str, str], **budgets: Budget) -> dict[str, Any]:
-    """Of figures of the builtin model: recipes by their digests, what a search may do, what judges it."""
+def searched(budget: Budget) -> dict[str, Any]:
+    """What re-inversion and the beacon may do."""
+    return {field: getattr(budget, field) for field in SEARCHED}
+
+
+def inputs(recipes: dict[str, str], **budgets: dict[str, Any]) -> dict[str, Any]:
+    """Of figures of the builtin model: recipes by their digests, how a search is judged, and budgets."""
     return {
         "model": file_sha256(BUNDLE / "model.safetensors"),
         "recipes": recipes,
         "search": {"likely": LIKELY_MAX, "lens": list(LENS)},
-        "budgets": {name: {f: getattr(b, f) for f in SEARCHED} for name, b in budgets.items()},
+        "budgets": budgets,
     }
 
 

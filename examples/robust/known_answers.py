@@ -1,6 +1,6 @@
 """Does the search tell who is there from who is not? On models of which that is known.
 
-    python known_answers.py     # results/known-answers.json, and a table; 40 minutes of CPU time
+    python known_answers.py     # results/known-answers.json, and a table; half an hour of CPU time
 
 Nobody erased and only moved have to be found, never there must not be; GUIDE's is the question. The last
 never was there either, but has lookalikes among the model's people, as those have among one another.
@@ -74,7 +74,7 @@ def main() -> None:
     search = f"{args.restarts} x ({args.steps} + {args.steps}) within {args.bound:g}"
     if args.strangers != SHORT.strangers:
         search += f", {args.strangers} strangers"
-    of = cells.inputs({name: load_recipe(name).digest() for name in RECIPES})
+    of = cells.inputs({name: load_recipe(name).digest() for name in RECIPES}, short=cells.searched(SHORT))
     of["search"].pop("likely")  # each search says its own
     found_by = cells.load(FILE, of) or {}
     mine = found_by.setdefault(search, {})

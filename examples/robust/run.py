@@ -47,7 +47,7 @@ class Bench:
     def __init__(self, cache: Path, device: str) -> None:
         self.lab, self.cache = Lab("heads-fast", device), cache
 
-    def cell(self, name: str, index: int, full: bool) -> dict[str, Any]:
+    def row(self, name: str, index: int, full: bool) -> dict[str, Any]:
         lab, recipe = self.lab, recipe_of(name)
         student, steps, seconds, w_t = self.erased(name, recipe, index)
         subject = lab.subject(FIRST + index)
@@ -98,17 +98,18 @@ class Bench:
 
 
 def inputs(lab: Lab, name: str) -> dict[str, Any]:
-    made = cells.inputs({name: recipe_of(name).digest()}, short=SHORT, full=FULL)
+    budgets = {"short": cells.searched(SHORT), "full": cells.searched(FULL)}
+    made = cells.inputs({name: recipe_of(name).digest()}, **budgets)
     return made | ({} if lab.device.type == "cpu" else {"device": lab.device.type})
 
 
-def store(lab: Lab, name: str, rows: list[dict[str, Any]]) -> None:
+def store(name: str, of: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     rows = sorted(rows, key=lambda row: (row["search"], row["person"]))
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     head = f'{{"option": {json.dumps(name)}, "text": {json.dumps(OPTIONS[name][0])}'
     write(
         RESULTS / f"{name}.json",
-        f'{head},\n "inputs": {json.dumps(inputs(lab, name))},\n "cells": [\n  {lines}\n ]}}\n',
+        f'{head},\n "inputs": {json.dumps(of)},\n "cells": [\n  {lines}\n ]}}\n',
     )
 
 
@@ -125,14 +126,16 @@ def main() -> None:
     args = parser.parse_args()
     if not args.table:
         bench, search = Bench(args.cache, args.device), "full" if args.full else "short"
+        of = {name: inputs(bench.lab, name) for name in args.only}
+        rows = {name: cells.load(RESULTS / f"{name}.json", of[name]) or [] for name in args.only}
         for index in range(args.people):
             for name in args.only:
-                rows = cells.load(RESULTS / f"{name}.json", inputs(bench.lab, name)) or []
-                if any((row["person"], row["search"]) == (index, search) for row in rows):
+                if any((row["person"], row["search"]) == (index, search) for row in rows[name]):
                     continue
-                row = bench.cell(name, index, args.full)
+                row = bench.row(name, index, args.full)
                 print(name, json.dumps(row), file=sys.stderr, flush=True)
-                store(bench.lab, name, [*rows, row])
+                rows[name].append(row)
+                store(name, of[name], rows[name])
     write_table(RESULTS, HERE / "RESULTS.md", list(OPTIONS))
 
 

@@ -26,18 +26,22 @@ COLUMNS = (
 
 
 def write_table(results: Path, target: Path, order: list[str]) -> None:
-    rows = []
+    """A row an option, of the people whom all options have by that search; one more where it has others."""
+    rows, files = [], [results / f"{name}.json" for name in order]
+    known = {name: json.loads(f.read_text()) for name, f in zip(order, files, strict=True) if f.is_file()}
     for search in ("short", "full"):
-        for name in order:
-            file = results / f"{name}.json"
-            found = json.loads(file.read_text()) if file.is_file() else {"cells": []}
-            cells = [cell for cell in found["cells"] if cell["search"] == search]
-            if cells:
-                rows.append(_row(name, found["text"], search, cells))
-    part = target.with_suffix(".part")
+        cells = {name: [c for c in found["cells"] if c["search"] == search] for name, found in known.items()}
+        cells = {name: those for name, those in cells.items() if those}
+        people = [{cell["person"] for cell in those} for those in cells.values()]
+        shared = set.intersection(*people) if people else set()
+        alike = {name: [c for c in those if c["person"] in shared] for name, those in cells.items()}
+        more = {name: those for name, those in cells.items() if len(those) > len(shared)}
+        for part in (alike, more):
+            rows += [_row(name, known[name]["text"], search, those) for name, those in part.items()]
+    made = target.with_suffix(".part")
     head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
-    part.write_text(HEAD + head + "\n".join(rows) + "\n")
-    part.replace(target)
+    made.write_text(HEAD + head + "\n".join(rows) + "\n")
+    made.replace(target)
 
 
 def _row(name: str, text: str, search: str, cells: list[dict[str, Any]]) -> str:

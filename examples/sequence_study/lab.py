@@ -34,6 +34,7 @@ from guide_hub.latents import LatentSpace
 from guide_hub.modes.neighbours import POOL_SEED, nearest
 from guide_hub.networks import choose, load
 from guide_hub.pipeline import RETAINED_SEED, RETAINED_VIEWS
+from guide_hub.progress import Silent
 from guide_hub.recipe import Recipe, load_recipe
 
 NEIGHBOURS = 5  # of each erased person
@@ -198,14 +199,12 @@ def make_eraser(lab: Lab, recipe: Recipe) -> Eraser:
     return Eraser(lab.model(), lab.source, recipe, lab.networks.perceptual, lab.networks.identity_loss)
 
 
-class Clock:
+class Clock(Silent):
     """The sequence's progress, as CPU and wall seconds of each erasure with its preparation."""
 
     def __init__(self) -> None:
         self.steps, self.spent, self.spent_wall, self.whole = 0, 0.0, 0.0, True
         self.begin()
-
-    def stage(self, text: str) -> None: ...
 
     def warn(self, text: str) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)

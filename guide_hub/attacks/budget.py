@@ -1,4 +1,4 @@
-"""How much work the attacks may do: seconds a person, or most of an hour."""
+"""How much work the attacks may do: a minute or two a person, or half an hour."""
 
 from __future__ import annotations
 

@@ -172,7 +172,8 @@ def _judged(
     real: Tensor,
     budget: Budget,
 ) -> Found:
-    """The better of each search's start and end, latents and poses, as the judge sees it."""
+    """The better end of each search, to the attacker's recogniser, of latents and poses (start, end), and the
+    judge's cosines of it."""
     best = _better(case, model, photo, *ws)
     each = torch.arange(len(best), device=best.device)
     found, turned = (torch.stack(both, 1)[each, best] for both in (ws, pose))

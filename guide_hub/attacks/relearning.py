@@ -40,10 +40,12 @@ BENIGN_MAX = 0.10  # of the person's views may be verified after benign fine-tun
 def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: Budget = FULL) -> Finding:
     """Pivotal tuning (PTI, arXiv 2106.05744) on one photo, `tuning_steps` at most, and on controls.
 
-    A control is a person who was never erased, taught at the latent where their own surrogate is: both begin
-    from a stranger's face. Some are learnt several times as fast as others: somebody who never was in the
-    model is quicker than all n controls once in n + 1, and fails by chance. Controls are the same for
-    everybody who was erased in the same run. Then `benign_steps` on the source's pictures of random people.
+    A control is a person who was never erased, taught at the latent where their own surrogate is: they begin
+    from a stranger's face. The person begins at the photo's latent, a held-out one's where there is one, and
+    may be more alike there: `cosine_at_start`. Some are learnt several times as fast as others: somebody who
+    never was in the model is quicker than all n controls once in n + 1, and fails by chance. Controls are the
+    same for everybody who was erased in the same run. Then `benign_steps` on the source's pictures of random
+    people.
     """
 
     def needed(cosine: list[float]) -> int:
@@ -69,8 +71,8 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
         case.memo[key] = sorted(taught, key=needed)
     controls, benign = case.memo[key], benign_verified(case, budget)
     steps, theirs = needed(own), [needed(cosine) for cosine in controls]
-    quickest = theirs[0] if theirs else None
-    passed, rule = verdict(within(steps), quickest and within(quickest), benign)
+    quickest = within(theirs[0]) if theirs else None
+    passed, rule = verdict(within(steps), quickest, benign)
     x = [float(k) for k in range(budget.tuning_steps + 1)]
     lines = {"the erased person": _padded(own, len(x))}
     if controls:
@@ -87,7 +89,7 @@ def run(case: Case, done: Callable[[float], None] = lambda share: None, budget: 
         {
             "steps_tried": budget.tuning_steps,
             "steps_erased": within(steps),
-            "steps_quickest_control": quickest and within(quickest),
+            "steps_quickest_control": quickest,
             "steps_median_control": within(theirs[len(theirs) // 2]) if theirs else None,
             "controls": len(theirs),
             "cosine_at_start": short(own[0]),
