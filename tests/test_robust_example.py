@@ -97,6 +97,10 @@ def test_figures_of_other_inputs_are_neither_taken_nor_written_over(example, tmp
         quick=dataclasses.asdict(QUICK),
     )
     assert len(cells.load(FOLDER / "results" / "all-attacks.json", every)) == 6
+    fine_tuning = cells.inputs(
+        {"heads-fast": load_recipe("heads-fast").digest()}, full=dataclasses.asdict(FULL)
+    )
+    assert len(cells.load(FOLDER / "results" / "fine-tuning.json", fine_tuning)) == 10
 
 
 def test_a_model_that_is_cut_sees_nothing_along_the_axes(example):

@@ -27,6 +27,7 @@ import torch
 
 import cells
 from guide_hub.attacks import beacon, reinversion
+from guide_hub.attacks.base import Case
 from guide_hub.attacks.budget import FULL
 from guide_hub.attacks.case import make_case
 from guide_hub.checkpoint import Checkpoint
@@ -47,7 +48,8 @@ class Bench:
     def __init__(self, cache: Path, device: str) -> None:
         self.lab, self.cache = Lab("heads-fast", device), cache
 
-    def row(self, name: str, index: int, full: bool) -> dict[str, Any]:
+    def case(self, name: str, index: int) -> tuple[Case, int, float]:
+        """The person erased by the option; the steps and CPU seconds that it took."""
         lab, recipe = self.lab, recipe_of(name)
         student, steps, seconds, w_t = self.erased(name, recipe, index)
         subject = lab.subject(FIRST + index)
@@ -56,6 +58,11 @@ class Bench:
             lab.source, student, recipe, lab.networks, subject.ws, photos, 1, lab.threshold, seed=index,
             w_t=w_t,
         )  # fmt: skip
+        return case, steps, seconds
+
+    def row(self, name: str, index: int, full: bool) -> dict[str, Any]:
+        lab, (case, steps, seconds) = self.lab, self.case(name, index)
+        student = case.erased
         measured, start = lab.person(FIRST + index, student), time.process_time()
         found = reinversion.run(case, budget=FULL if full else SHORT)
         row = {
