@@ -1,6 +1,6 @@
 """Do other people's pictures bring back who was erased? On the people of `run.py`, by `heads-fast`.
 
-    python fine_tuning.py --people 10     # results/fine-tuning.json; a minute or two of CPU time a person
+    python fine_tuning.py --people 10     # results/fine-tuning.json; half a minute of CPU time a person
 
 The second half of the attack `relearning`: some steps on the source's pictures of random people, then 11
 views at the latent of the person, who has no part in it.
@@ -23,7 +23,7 @@ sys.path.append(str(HERE.parent / "sequence_study"))
 import cells
 from guide_hub.attacks import relearning
 from guide_hub.attacks.budget import FULL
-from run import Bench, write  # the only import that finds it: `lab` puts another run.py first
+from run import Bench, write  # before any import of `lab`, which puts the folder of another run.py first
 
 FILE = HERE / "results" / "fine-tuning.json"
 STEPS = (0, 10, 25, 50)
